@@ -40,7 +40,7 @@ func (c *ResourceCreate2D) Decode(p []byte) error {
 	return nil
 }
 
-// Append appends the command to dst.
+// Append appends the command to dst; a Type of 0 becomes its own.
 func (c *ResourceCreate2D) Append(dst []byte) []byte {
 	x := writer(dst, &c.CtrlHdr, CmdResourceCreate2D)
 	c.wire(&x)
@@ -67,7 +67,7 @@ func (c *ResourceUnref) Decode(p []byte) error {
 	return nil
 }
 
-// Append appends the command to dst.
+// Append appends the command to dst; a Type of 0 becomes its own.
 func (c *ResourceUnref) Append(dst []byte) []byte {
 	x := writer(dst, &c.CtrlHdr, CmdResourceUnref)
 	c.wire(&x)
@@ -99,7 +99,7 @@ func (c *SetScanout) Decode(p []byte) error {
 	return nil
 }
 
-// Append appends the command to dst.
+// Append appends the command to dst; a Type of 0 becomes its own.
 func (c *SetScanout) Append(dst []byte) []byte {
 	x := writer(dst, &c.CtrlHdr, CmdSetScanout)
 	c.wire(&x)
@@ -131,7 +131,7 @@ func (c *ResourceFlush) Decode(p []byte) error {
 	return nil
 }
 
-// Append appends the command to dst.
+// Append appends the command to dst; a Type of 0 becomes its own.
 func (c *ResourceFlush) Append(dst []byte) []byte {
 	x := writer(dst, &c.CtrlHdr, CmdResourceFlush)
 	c.wire(&x)
@@ -164,7 +164,7 @@ func (c *TransferToHost2D) Decode(p []byte) error {
 	return nil
 }
 
-// Append appends the command to dst.
+// Append appends the command to dst; a Type of 0 becomes its own.
 func (c *TransferToHost2D) Append(dst []byte) []byte {
 	x := writer(dst, &c.CtrlHdr, CmdTransferToHost2D)
 	c.wire(&x)
@@ -195,7 +195,7 @@ func (c *ResourceAttachBacking) Decode(p []byte) error {
 	return nil
 }
 
-// Append appends the command to dst.
+// Append appends the command to dst; a Type of 0 becomes its own.
 func (c *ResourceAttachBacking) Append(dst []byte) []byte {
 	x := writer(dst, &c.CtrlHdr, CmdResourceAttachBacking)
 	c.wire(&x)
@@ -222,7 +222,7 @@ func (c *ResourceDetachBacking) Decode(p []byte) error {
 	return nil
 }
 
-// Append appends the command to dst.
+// Append appends the command to dst; a Type of 0 becomes its own.
 func (c *ResourceDetachBacking) Append(dst []byte) []byte {
 	x := writer(dst, &c.CtrlHdr, CmdResourceDetachBacking)
 	c.wire(&x)
@@ -249,7 +249,7 @@ func (c *GetEDID) Decode(p []byte) error {
 	return nil
 }
 
-// Append appends the command to dst.
+// Append appends the command to dst; a Type of 0 becomes its own.
 func (c *GetEDID) Append(dst []byte) []byte {
 	x := writer(dst, &c.CtrlHdr, CmdGetEDID)
 	c.wire(&x)
@@ -277,7 +277,7 @@ func (c *ResourceAssignUUID) Decode(p []byte) error {
 	return nil
 }
 
-// Append appends the command to dst.
+// Append appends the command to dst; a Type of 0 becomes its own.
 func (c *ResourceAssignUUID) Append(dst []byte) []byte {
 	x := writer(dst, &c.CtrlHdr, CmdResourceAssignUUID)
 	c.wire(&x)

@@ -36,7 +36,7 @@ func (c *GetCapsetInfo) Decode(p []byte) error {
 	return nil
 }
 
-// Append appends the command to dst.
+// Append appends the command to dst; a Type of 0 becomes its own.
 func (c *GetCapsetInfo) Append(dst []byte) []byte {
 	x := writer(dst, &c.CtrlHdr, CmdGetCapsetInfo)
 	c.wire(&x)
@@ -66,7 +66,7 @@ func (c *GetCapset) Decode(p []byte) error {
 	return nil
 }
 
-// Append appends the command to dst.
+// Append appends the command to dst; a Type of 0 becomes its own.
 func (c *GetCapset) Append(dst []byte) []byte {
 	x := writer(dst, &c.CtrlHdr, CmdGetCapset)
 	c.wire(&x)
@@ -98,7 +98,7 @@ func (c *CtxCreate) Decode(p []byte) error {
 	return nil
 }
 
-// Append appends the command to dst.
+// Append appends the command to dst; a Type of 0 becomes its own.
 func (c *CtxCreate) Append(dst []byte) []byte {
 	x := writer(dst, &c.CtrlHdr, CmdCtxCreate)
 	c.wire(&x)
@@ -174,7 +174,7 @@ func (c *ResourceCreate3D) Decode(p []byte) error {
 	return nil
 }
 
-// Append appends the command to dst.
+// Append appends the command to dst; a Type of 0 becomes its own.
 func (c *ResourceCreate3D) Append(dst []byte) []byte {
 	x := writer(dst, &c.CtrlHdr, CmdResourceCreate3D)
 	c.wire(&x)
@@ -245,7 +245,7 @@ func (c *Submit3D) Decode(p []byte) error {
 	return nil
 }
 
-// Append appends the command to dst.
+// Append appends the command to dst; a Type of 0 becomes its own.
 func (c *Submit3D) Append(dst []byte) []byte {
 	x := writer(dst, &c.CtrlHdr, CmdSubmit3D)
 	c.wire(&x)

@@ -40,7 +40,7 @@ func (c *ResourceCreateBlob) Decode(p []byte) error {
 	return nil
 }
 
-// Append appends the command to dst.
+// Append appends the command to dst; a Type of 0 becomes its own.
 func (c *ResourceCreateBlob) Append(dst []byte) []byte {
 	x := writer(dst, &c.CtrlHdr, CmdResourceCreateBlob)
 	c.wire(&x)
@@ -88,7 +88,7 @@ func (c *SetScanoutBlob) Decode(p []byte) error {
 	return nil
 }
 
-// Append appends the command to dst.
+// Append appends the command to dst; a Type of 0 becomes its own.
 func (c *SetScanoutBlob) Append(dst []byte) []byte {
 	x := writer(dst, &c.CtrlHdr, CmdSetScanoutBlob)
 	c.wire(&x)
@@ -119,7 +119,7 @@ func (c *ResourceMapBlob) Decode(p []byte) error {
 	return nil
 }
 
-// Append appends the command to dst.
+// Append appends the command to dst; a Type of 0 becomes its own.
 func (c *ResourceMapBlob) Append(dst []byte) []byte {
 	x := writer(dst, &c.CtrlHdr, CmdResourceMapBlob)
 	c.wire(&x)
@@ -146,7 +146,7 @@ func (c *ResourceUnmapBlob) Decode(p []byte) error {
 	return nil
 }
 
-// Append appends the command to dst.
+// Append appends the command to dst; a Type of 0 becomes its own.
 func (c *ResourceUnmapBlob) Append(dst []byte) []byte {
 	x := writer(dst, &c.CtrlHdr, CmdResourceUnmapBlob)
 	c.wire(&x)

@@ -47,7 +47,7 @@ func (r *DisplayInfo) Decode(p []byte) error {
 	return nil
 }
 
-// Append appends the response to dst.
+// Append appends the response to dst; a Type of 0 becomes its own.
 func (r *DisplayInfo) Append(dst []byte) []byte {
 	x := writer(dst, &r.CtrlHdr, RespOKDisplayInfo)
 	r.wire(&x)
@@ -80,7 +80,7 @@ func (r *CapsetInfo) Decode(p []byte) error {
 	return nil
 }
 
-// Append appends the response to dst.
+// Append appends the response to dst; a Type of 0 becomes its own.
 func (r *CapsetInfo) Append(dst []byte) []byte {
 	x := writer(dst, &r.CtrlHdr, RespOKCapsetInfo)
 	r.wire(&x)
@@ -115,7 +115,7 @@ func (r *EDID) Decode(p []byte) error {
 	return nil
 }
 
-// Append appends the response to dst.
+// Append appends the response to dst; a Type of 0 becomes its own.
 func (r *EDID) Append(dst []byte) []byte {
 	x := writer(dst, &r.CtrlHdr, RespOKEDID)
 	r.wire(&x)
@@ -146,7 +146,7 @@ func (r *ResourceUUID) Decode(p []byte) error {
 	return nil
 }
 
-// Append appends the response to dst.
+// Append appends the response to dst; a Type of 0 becomes its own.
 func (r *ResourceUUID) Append(dst []byte) []byte {
 	x := writer(dst, &r.CtrlHdr, RespOKResourceUUID)
 	r.wire(&x)
@@ -171,7 +171,7 @@ func (r *MapInfo) Decode(p []byte) error {
 	return nil
 }
 
-// Append appends the response to dst.
+// Append appends the response to dst; a Type of 0 becomes its own.
 func (r *MapInfo) Append(dst []byte) []byte {
 	x := writer(dst, &r.CtrlHdr, RespOKMapInfo)
 	r.wire(&x)
