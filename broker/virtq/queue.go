@@ -75,6 +75,7 @@ type Queue struct {
 	usedFlags uint16
 	signalled uint16 // usedIdx at the last interrupt decision
 	everRung  bool   // signalled is valid
+	taken     uint64 // chains that Next gave out
 
 	eventIdx bool
 	indirect bool
@@ -161,6 +162,9 @@ func (q *Queue) LastAvail() uint16 { return q.lastAvail }
 // UsedIdx is the index of the next used entry to write.
 func (q *Queue) UsedIdx() uint16 { return q.usedIdx }
 
+// Taken is the number of chains that Next gave out, bad ones included.
+func (q *Queue) Taken() uint64 { return q.taken }
+
 // SetCall replaces the interrupt eventfd (borrowed, nil for none).
 func (q *Queue) SetCall(fd *dmabuf.FD) { q.call = fd }
 
@@ -215,6 +219,7 @@ func (q *Queue) pop() (head uint16, ok bool, err error) {
 	}
 	head = binary.LittleEndian.Uint16(q.avail[availHead+2*int(q.lastAvail&q.mask):])
 	q.lastAvail++
+	q.taken++
 	if int(head) >= q.size {
 		return 0, false, fmt.Errorf("%w: head %d, size %d", ErrRing, head, q.size)
 	}
@@ -251,6 +256,17 @@ func (q *Queue) Notify() error {
 	}
 	if err := signal(q.call); err != nil {
 		return q.fail("notify", err)
+	}
+	return nil
+}
+
+// Interrupt interrupts the driver whether it wants to or not.
+func (q *Queue) Interrupt() error {
+	if !q.call.Valid() {
+		return nil
+	}
+	if err := signal(q.call); err != nil {
+		return q.fail("interrupt", err)
 	}
 	return nil
 }
