@@ -83,8 +83,16 @@ func (vm *VM) start(ctx context.Context, r *Root, cfg VMConfig) error {
 	if conn, err = vm.dial(ctx, "qmp"); err != nil {
 		return err
 	}
-	vm.qmp, err = newQMP(ctx, conn)
-	return err
+	if vm.qmp, err = newQMP(ctx, conn); err != nil {
+		// QEMU opens its sockets before it looks at its devices.
+		select {
+		case <-proc.done:
+			return proc.alive()
+		case <-time.After(time.Second):
+			return proc.failure("", err)
+		}
+	}
+	return nil
 }
 
 // dial connects to one of QEMU's sockets, waiting for it to appear.
