@@ -1,0 +1,290 @@
+package broker
+
+import (
+	"fmt"
+
+	"go.uber.org/zap"
+
+	"github.com/gpubroker/gpubroker/broker/display"
+	"github.com/gpubroker/gpubroker/broker/edid"
+	"github.com/gpubroker/gpubroker/broker/guestmem"
+	"github.com/gpubroker/gpubroker/broker/virtiogpu"
+	"github.com/gpubroker/gpubroker/dmabuf"
+	"github.com/gpubroker/gpubroker/shmfallback"
+	"github.com/gpubroker/gpubroker/virgl"
+)
+
+func (d *Device) getDisplayInfo(r *request) error {
+	info := virtiogpu.DisplayInfo{CtrlHdr: r.hdr.Reply(virtiogpu.RespOKDisplayInfo)}
+	for i := range d.cfg.Heads {
+		m := d.sink.Mode(i)
+		info.Modes[i].R = virtiogpu.Rect{Width: m.W, Height: m.H}
+		if m.Enabled {
+			info.Modes[i].Enabled = 1
+		}
+	}
+	d.out = info.Append(d.out)
+	return nil
+}
+
+func (d *Device) getEDID(r *request) error {
+	var c virtiogpu.GetEDID
+	if err := c.Decode(r.body); err != nil {
+		return err
+	}
+	if c.Scanout >= uint32(d.cfg.Heads) {
+		return fmt.Errorf("%w: scanout %d, limit %d", virtiogpu.ErrInvalidParameter, c.Scanout, d.cfg.Heads-1)
+	}
+	data := d.sink.EDID(int(c.Scanout))
+	if data == nil {
+		m := d.sink.Mode(int(c.Scanout))
+		data = edid.Build(edid.Params{Width: m.W, Height: m.H, MilliHz: m.MilliHz, WidthMM: m.WidthMM, HeightMM: m.HeightMM,
+			Name: "gpubroker", Serial: c.Scanout + 1})
+	}
+	resp := virtiogpu.EDID{CtrlHdr: r.hdr.Reply(virtiogpu.RespOKEDID)}
+	resp.Size = uint32(copy(resp.Data[:], data))
+	d.out = resp.Append(d.out)
+	return nil
+}
+
+func (d *Device) resourceCreate2D(r *request) error {
+	var c virtiogpu.ResourceCreate2D
+	if err := c.Decode(r.body); err != nil {
+		return err
+	}
+	if err := d.checkNew(c.ResourceID); err != nil {
+		return err
+	}
+	fourcc, ok := c.Format.Fourcc()
+	if !ok {
+		return fmt.Errorf("%w: format %d", virtiogpu.ErrInvalidParameter, c.Format)
+	}
+	if err := checkSize(c.Width, c.Height); err != nil {
+		return err
+	}
+	res := &resource{id: c.ResourceID, kind: kind2D, fourcc: fourcc}
+	res.args = virgl.ResourceArgs{
+		ID: c.ResourceID, Target: targetTexture2D, Format: uint32(c.Format), Bind: bindRenderTarget | bindSamplerView,
+		Width: c.Width, Height: c.Height, Depth: 1, ArraySize: 1,
+	}
+	if err := d.allocate2D(res); err != nil {
+		return err
+	}
+	d.resources[res.id] = res
+	return nil
+}
+
+// pipe_texture_target and virgl bind bits (virgl_hw.h) for the renderer's twin of
+// a 2D resource.
+const (
+	targetTexture2D  = 2
+	bindRenderTarget = 1 << 1
+	bindSamplerView  = 1 << 3
+)
+
+func checkSize(w, h uint32) error {
+	if w == 0 || h == 0 || w > dmabuf.MaxDimension || h > dmabuf.MaxDimension {
+		return fmt.Errorf("%w: size %dx%d, limit %dx%d", virtiogpu.ErrInvalidParameter, w, h, dmabuf.MaxDimension, dmabuf.MaxDimension)
+	}
+	return nil
+}
+
+// checkNew checks an id that the guest gives to a new resource.
+func (d *Device) checkNew(id uint32) error {
+	if id == 0 {
+		return fmt.Errorf("%w: resource 0 cannot be created", virtiogpu.ErrInvalidResource)
+	}
+	if d.resources[id] != nil {
+		return fmt.Errorf("%w: resource %d exists", virtiogpu.ErrInvalidResource, id)
+	}
+	return nil
+}
+
+func (d *Device) lookup(id uint32) (*resource, error) {
+	if r := d.resources[id]; r != nil {
+		return r, nil
+	}
+	return nil, fmt.Errorf("%w: resource %d", virtiogpu.ErrInvalidResource, id)
+}
+
+func (d *Device) resourceUnref(r *request) error {
+	var c virtiogpu.ResourceUnref
+	if err := c.Decode(r.body); err != nil {
+		return err
+	}
+	res, err := d.lookup(c.ResourceID)
+	if err != nil {
+		return err
+	}
+	d.destroyResource(res)
+	return nil
+}
+
+// destroyResource takes the resource out of the table and off every scanout.
+// A buffer of it that the display still looks at lives on until it lets go.
+func (d *Device) destroyResource(res *resource) {
+	for h := range d.scanouts {
+		if res.heads&(1<<h) != 0 {
+			d.disableHead(h)
+		}
+	}
+	d.presents.forget(res)
+	d.dropBuffers(res)
+	if res.kind == kind3D {
+		d.rend.UnrefResource(res.id)
+	}
+	if res.backing != nil {
+		res.backing.Close()
+		res.backing = nil
+	}
+	delete(d.resources, res.id)
+}
+
+func (d *Device) resourceAttachBacking(r *request) error {
+	var c virtiogpu.ResourceAttachBacking
+	if err := c.Decode(r.body); err != nil {
+		return err
+	}
+	res, err := d.lookup(c.ResourceID)
+	if err != nil {
+		return err
+	}
+	if res.backing != nil {
+		return fmt.Errorf("%w: resource %d has backing already", virtiogpu.ErrUnspec, res.id)
+	}
+	entries, err := c.Entries(r.body)
+	if err != nil {
+		return err
+	}
+	if entries.Len() == 0 {
+		return fmt.Errorf("%w: nr_entries 0", virtiogpu.ErrInvalidParameter)
+	}
+	list := make([]guestmem.Entry, entries.Len())
+	for i := range list {
+		e := entries.At(i)
+		list[i] = guestmem.Entry{Addr: e.Addr, Len: e.Length}
+	}
+	backing, err := d.mem.NewBacking(list)
+	if err != nil {
+		return fmt.Errorf("%w: %w", virtiogpu.ErrInvalidParameter, err)
+	}
+	if res.kind == kind3D {
+		if err := d.rend.AttachBacking(res.id, backing.Segs); err != nil {
+			backing.Close()
+			return fmt.Errorf("%w: %w", virtiogpu.ErrUnspec, err)
+		}
+	}
+	res.backing = backing
+	return nil
+}
+
+func (d *Device) resourceDetachBacking(r *request) error {
+	var c virtiogpu.ResourceDetachBacking
+	if err := c.Decode(r.body); err != nil {
+		return err
+	}
+	res, err := d.lookup(c.ResourceID)
+	if err != nil {
+		return err
+	}
+	if res.backing == nil {
+		return fmt.Errorf("%w: resource %d has no backing", virtiogpu.ErrUnspec, res.id)
+	}
+	if res.kind == kind3D {
+		d.rend.DetachBacking(res.id)
+	}
+	res.backing.Close()
+	res.backing = nil
+	return nil
+}
+
+func (d *Device) transferToHost2D(r *request) error {
+	var c virtiogpu.TransferToHost2D
+	if err := c.Decode(r.body); err != nil {
+		return err
+	}
+	res, err := d.lookup(c.ResourceID)
+	if err != nil {
+		return err
+	}
+	if !c.R.Inside(res.args.Width, res.args.Height) {
+		return fmt.Errorf("%w: rectangle %dx%d at %d,%d outside of resource %d (%dx%d)", virtiogpu.ErrInvalidParameter,
+			c.R.Width, c.R.Height, c.R.X, c.R.Y, res.id, res.args.Width, res.args.Height)
+	}
+	if res.backing == nil {
+		return fmt.Errorf("%w: resource %d has no backing", virtiogpu.ErrUnspec, res.id)
+	}
+	if res.kind == kind3D {
+		t := virgl.Transfer{Resource: res.id, Offset: c.Offset, Box: virgl.Box{X: c.R.X, Y: c.R.Y, W: c.R.Width, H: c.R.Height, D: 1}}
+		if err := d.rend.TransferToHost(&t); err != nil {
+			return fmt.Errorf("%w: %w", virtiogpu.ErrInvalidParameter, err)
+		}
+		return nil
+	}
+	if c.R.Width == 0 || c.R.Height == 0 {
+		return nil
+	}
+	if err := d.upload2D(res, display.Rect{X: c.R.X, Y: c.R.Y, W: c.R.Width, H: c.R.Height}, c.Offset); err != nil {
+		return fmt.Errorf("%w: %w", virtiogpu.ErrInvalidParameter, err)
+	}
+	return nil
+}
+
+// upload2D copies a rectangle from the guest's pages straight into the buffer
+// that the display reads: the one copy of the classic 2D path.
+func (d *Device) upload2D(res *resource, rect display.Rect, offset uint64) error {
+	buf := res.buf
+	if buf.Kind == dmabuf.KindDMABuf {
+		if err := buf.BeginCPU(true); err != nil {
+			return err
+		}
+		defer func() { _ = buf.EndCPU(true) }()
+	}
+	conv, err := shmfallback.ConvertFor(res.fourcc, buf.Fourcc)
+	if err != nil {
+		return err
+	}
+	return d.meter.CopyRect(&shmfallback.Copy{
+		Dst: buf.Mem, DstStride: buf.Planes[0].Stride, DstX: rect.X, DstY: rect.Y,
+		Src: res.backing.Segs, SrcOffset: offset, SrcStride: res.args.Width * 4,
+		W: rect.W, H: rect.H, BytesPerPixel: 4, Convert: conv,
+	})
+}
+
+// allocate2D gives a 2D resource the buffer that holds its pixels: one that the
+// GPU's allocator made where there is one, else shared memory. Its format is
+// one of the two that every display takes; upload2D converts.
+func (d *Device) allocate2D(res *resource) error {
+	fourcc := dmabuf.XRGB8888
+	if res.fourcc.HasAlpha() {
+		fourcc = dmabuf.ARGB8888
+	}
+	if d.cfg.Alloc2D != nil {
+		buf, err := d.cfg.Alloc2D.Alloc2D(res.args.Width, res.args.Height, fourcc)
+		if err == nil {
+			res.buf = buf
+			return nil
+		}
+		d.quiet.warn(d.log, "no GPU buffer for a 2D resource, using shared memory", zap.Uint32("resource", res.id), zap.Error(err))
+	}
+	buf, err := shmfallback.Alloc(res.args.Width, res.args.Height, fourcc, fmt.Sprintf("resource %d", res.id))
+	if err != nil {
+		return fmt.Errorf("%w: %w", virtiogpu.ErrOutOfMemory, err)
+	}
+	res.buf = buf
+	return nil
+}
+
+func (d *Device) resourceAssignUUID(r *request) error {
+	var c virtiogpu.ResourceAssignUUID
+	if err := c.Decode(r.body); err != nil {
+		return err
+	}
+	res, err := d.lookup(c.ResourceID)
+	if err != nil {
+		return err
+	}
+	resp := virtiogpu.ResourceUUID{CtrlHdr: r.hdr.Reply(virtiogpu.RespOKResourceUUID), UUID: res.assignUUID()}
+	d.out = resp.Append(d.out)
+	return nil
+}

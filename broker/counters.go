@@ -1,0 +1,46 @@
+package broker
+
+import (
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// Counters count what the device did. They may be read from any goroutine.
+type Counters struct {
+	Commands   atomic.Uint64 // commands served on both queues
+	Errors     atomic.Uint64 // of these, answered with RESP_ERR_*
+	RingErrors atomic.Uint64 // chains and ring indices that broke the rules
+	Submits    atomic.Uint64 // SUBMIT_3D
+	Flushes    atomic.Uint64 // RESOURCE_FLUSH of something that a scanout shows
+	Fences     atomic.Uint64 // renderer fences created
+	Exports    atomic.Uint64 // textures exported as dma-buf
+	CopyWaits  atomic.Uint64 // frames that waited for the display to free a buffer
+}
+
+// logLimit keeps a misbehaving guest from filling the log: a burst is written,
+// then one line a second that says how many were left out. Render thread only.
+type logLimit struct {
+	since   time.Time
+	written int
+	dropped int
+}
+
+const logBurst = 20
+
+func (l *logLimit) warn(log *zap.Logger, msg string, fields ...zap.Field) {
+	now := time.Now()
+	if now.Sub(l.since) > time.Second {
+		if l.dropped > 0 {
+			log.Warn("more of the same were left out of the log", zap.Int("lines", l.dropped))
+		}
+		l.since, l.written, l.dropped = now, 0, 0
+	}
+	if l.written >= logBurst {
+		l.dropped++
+		return
+	}
+	l.written++
+	log.Warn(msg, fields...)
+}

@@ -1,0 +1,282 @@
+package broker
+
+import (
+	"encoding/binary"
+	"sync/atomic"
+
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+
+	"github.com/gpubroker/gpubroker/broker/display"
+	"github.com/gpubroker/gpubroker/broker/guestmem"
+	"github.com/gpubroker/gpubroker/broker/vhostuser"
+	"github.com/gpubroker/gpubroker/broker/virtiogpu"
+	"github.com/gpubroker/gpubroker/broker/virtq"
+	"github.com/gpubroker/gpubroker/dmabuf"
+	"github.com/gpubroker/gpubroker/shmfallback"
+	"github.com/gpubroker/gpubroker/virgl"
+)
+
+// Allocator makes the buffers of 2D resources (gbm.Device is one). Called on
+// the render thread.
+type Allocator interface {
+	Alloc2D(w, h uint32, f dmabuf.Fourcc) (*dmabuf.Buffer, error)
+}
+
+// DeviceConfig says what a Device is made of.
+type DeviceConfig struct {
+	Loop     *Loop          // the render thread
+	Renderer virgl.Renderer // made on the render thread; the device does not close it
+	Fences   *FenceRelay    // what Renderer was given as its Fences
+	Sink     display.Sink
+	// SetDisplaySocket, if set, takes QEMU's display socket (ownership passes).
+	// Without it the socket is closed.
+	SetDisplaySocket func(*dmabuf.FD)
+	// Alloc2D, if set, is tried before shared memory for 2D resources.
+	Alloc2D Allocator
+	// Heads is the number of scanouts that the guest gets, 1 to display.MaxHeads.
+	Heads int
+	Log   *zap.Logger
+}
+
+// FenceRelay stands between the renderer, which needs its fence function before
+// the device exists, and the device.
+type FenceRelay struct{ f virgl.Fences }
+
+// Signal is the virgl.Fences to give to the renderer.
+func (r *FenceRelay) Signal(ctx, id uint32) {
+	if r.f != nil {
+		r.f(ctx, id)
+	}
+}
+
+var (
+	_ vhostuser.Device      = (*Device)(nil)
+	_ vhostuser.ChannelUser = (*Device)(nil)
+)
+
+// Device is the virtio-gpu device of one VM; it implements vhostuser.Device.
+// Except where a method says otherwise everything happens on the render thread.
+type Device struct {
+	cfg         DeviceConfig
+	log         *zap.Logger
+	rend        virgl.Renderer
+	info        virgl.Info
+	sink        display.Sink
+	meter       shmfallback.Meter // copies of frames
+	cursorMeter shmfallback.Meter // copies of pointer images, which never go as dma-bufs
+	mem         *guestmem.Map
+	channel     *vhostuser.Channel // requests to the front-end; nil if it has none
+
+	ctrl, cursor queue
+	chain        virtq.Chain // the chain being served; responses are written at once
+	cmd          []byte      // its bytes, copied out of guest memory
+	out          []byte      // its response
+
+	resources map[uint32]*resource
+	contexts  map[uint32]*context
+	scanouts  [display.MaxHeads]scanout
+	cursors   [display.MaxHeads]cursorState
+
+	fences     timeline
+	lastFence  uint32 // id given last
+	lastSubmit uint64 // how many times contexts gave the GPU work
+	presents   presentQueue
+
+	// Reused, so that a frame allocates nothing.
+	frame   display.Frame
+	xfer    virgl.Transfer
+	seg     [1][]byte
+	scratch []byte
+
+	eventsRead atomic.Uint32 // VIRTIO_GPU_EVENT_*, bits set for the guest to read
+	stats      Counters
+
+	onRetry, onRefresh func() // bound once, so that posting allocates nothing
+	quiet              logLimit
+}
+
+// queue is one virtqueue while it runs.
+type queue struct {
+	q     *virtq.Queue
+	kick  *dmabuf.FD
+	serve func()
+}
+
+// NewDevice makes the device. Called on any goroutine; Attach follows.
+func NewDevice(cfg DeviceConfig) *Device {
+	d := &Device{
+		cfg: cfg, log: cfg.Log, rend: cfg.Renderer, sink: cfg.Sink,
+		resources: map[uint32]*resource{}, contexts: map[uint32]*context{},
+		out: make([]byte, 0, 4096), cmd: make([]byte, 0, 64<<10),
+	}
+	d.info = d.rend.Info()
+	d.onRetry, d.onRefresh = d.retryCopies, d.refresh
+	d.ctrl.serve = func() { d.serve(&d.ctrl, virtiogpu.ControlQueue) }
+	d.cursor.serve = func() { d.serve(&d.cursor, virtiogpu.CursorQueue) }
+	cfg.Fences.f = d.fenceSignalled
+	if fd := d.rend.PollFD(); fd >= 0 {
+		cfg.Loop.Call(func() { cfg.Loop.Watch(fd, d.rend.Poll) })
+	}
+	return d
+}
+
+// Close lets go of everything and leaves the loop. Called on any goroutine but
+// the render thread; the front-end is gone before.
+func (d *Device) Close() {
+	d.cfg.Loop.Call(func() {
+		d.Detach()
+		if fd := d.rend.PollFD(); fd >= 0 {
+			d.cfg.Loop.Unwatch(fd)
+		}
+		d.cfg.Fences.f = nil
+	})
+}
+
+// Features returns the virtio feature bits of the device. Any goroutine.
+func (d *Device) Features() uint64 {
+	f := uint64(1)<<virtiogpu.FeatureEDID | 1<<virtiogpu.FeatureResourceUUID
+	if d.info.GL {
+		f |= 1 << virtiogpu.FeatureVirgl
+	}
+	return f
+}
+
+// ReadConfig fills p with the config space. Any goroutine.
+func (d *Device) ReadConfig(p []byte) {
+	c := virtiogpu.Config{
+		EventsRead:  d.eventsRead.Load(),
+		NumScanouts: uint32(d.cfg.Heads),
+		NumCapsets:  uint32(len(d.info.Capsets)),
+	}
+	var buf [virtiogpu.SizeConfig]byte
+	n := copy(p, c.Append(buf[:0]))
+	clear(p[n:])
+}
+
+// WriteConfig takes a write to the config space: only events_clear means
+// anything. The front-end sends the whole struct. Any goroutine.
+func (d *Device) WriteConfig(off uint32, p []byte) error {
+	const at = 4 // offset of events_clear
+	if off > at || uint64(off)+uint64(len(p)) < at+4 {
+		return nil
+	}
+	bits := binary.LittleEndian.Uint32(p[at-off:])
+	d.eventsRead.And(^bits)
+	return nil
+}
+
+// Attach takes the guest's memory map.
+func (d *Device) Attach(mem *guestmem.Map) { d.mem = mem }
+
+// BackendChannel takes the channel for requests to the front-end.
+func (d *Device) BackendChannel(ch *vhostuser.Channel) { d.channel = ch }
+
+// SetFeatures logs what was agreed on; every command is served either way.
+func (d *Device) SetFeatures(bits uint64) error {
+	d.log.Debug("features agreed", zap.Uint64("bits", bits))
+	return nil
+}
+
+// QueueStart takes a ring that runs from now on.
+func (d *Device) QueueStart(index int, q *virtq.Queue, kick *dmabuf.FD, fresh bool) {
+	u := d.queueAt(index)
+	if u == nil {
+		d.log.Warn("front-end started a queue that the device does not have", zap.Int("queue", index), zap.Int("limit", 1))
+		_ = kick.Close()
+		return
+	}
+	d.stopQueue(u)
+	if fresh && index == int(virtiogpu.ControlQueue) {
+		d.Reset() // a driver that starts from nothing expects nothing to be left
+	}
+	u.q, u.kick = q, kick
+	d.cfg.Loop.Watch(kick.Int(), u.serve)
+	d.cfg.Loop.Again() // a kick may have come while nobody watched
+	d.log.Debug("queue started", zap.Int("queue", index), zap.Bool("fresh", fresh))
+}
+
+// QueueStop gives the ring up. Work that the renderer still does for it is
+// completed first as far as it can be without waiting; the guest's driver gives
+// the rest up, as virtio says of a reset device.
+func (d *Device) QueueStop(index int) {
+	u := d.queueAt(index)
+	if u == nil || u.q == nil {
+		return
+	}
+	if index == int(virtiogpu.ControlQueue) {
+		d.finishFences(u)
+	}
+	d.stopQueue(u)
+	d.log.Debug("queue stopped", zap.Int("queue", index))
+}
+
+func (d *Device) queueAt(index int) *queue {
+	switch index {
+	case int(virtiogpu.ControlQueue):
+		return &d.ctrl
+	case int(virtiogpu.CursorQueue):
+		return &d.cursor
+	}
+	return nil
+}
+
+func (d *Device) stopQueue(u *queue) {
+	if u.q == nil {
+		return
+	}
+	d.cfg.Loop.Unwatch(u.kick.Int())
+	_ = u.kick.Close()
+	u.q, u.kick = nil, nil
+}
+
+// DisplaySocket passes QEMU's display socket on.
+func (d *Device) DisplaySocket(fd *dmabuf.FD) {
+	if d.cfg.SetDisplaySocket == nil {
+		_ = fd.Close()
+		return
+	}
+	d.cfg.SetDisplaySocket(fd)
+}
+
+// Reset destroys every resource, context and scanout.
+func (d *Device) Reset() {
+	if len(d.resources)+len(d.contexts) > 0 {
+		d.log.Info("device reset", zap.Int("resources", len(d.resources)), zap.Int("contexts", len(d.contexts)))
+	}
+	d.fences.clear()
+	d.presents.clear()
+	for h := range d.scanouts {
+		d.disableHead(h)
+		d.hideCursor(h)
+	}
+	for _, r := range d.resources {
+		d.destroyResource(r)
+	}
+	for id := range d.contexts {
+		d.rend.DestroyContext(id)
+	}
+	clear(d.contexts)
+	d.rend.Reset()
+	d.eventsRead.Store(0)
+}
+
+// Detach ends the VM's use of the device.
+func (d *Device) Detach() {
+	d.stopQueue(&d.ctrl)
+	d.stopQueue(&d.cursor)
+	d.Reset()
+	d.mem = nil
+}
+
+// drainKick empties an eventfd. Its file description is shared with QEMU, so
+// its flags stay as they are and it is read only after poll said so; a spurious
+// turn finds nothing and leaves it alone.
+func drainKick(fd *dmabuf.FD) {
+	fds := [1]unix.PollFd{{Fd: int32(fd.Int()), Events: unix.POLLIN}}
+	if n, err := unix.Poll(fds[:], 0); err != nil || n == 0 {
+		return
+	}
+	var buf [8]byte
+	_, _ = unix.Read(fd.Int(), buf[:])
+}

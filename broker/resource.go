@@ -1,0 +1,91 @@
+package broker
+
+import (
+	"crypto/rand"
+	"slices"
+
+	"github.com/gpubroker/gpubroker/broker/display"
+	"github.com/gpubroker/gpubroker/broker/guestmem"
+	"github.com/gpubroker/gpubroker/dmabuf"
+	"github.com/gpubroker/gpubroker/shmfallback"
+	"github.com/gpubroker/gpubroker/virgl"
+)
+
+// resourceKind says who holds a resource's pixels.
+type resourceKind uint8
+
+const (
+	kind2D resourceKind = iota + 1 // the broker: a GBM buffer or a memfd
+	kind3D                         // the renderer
+)
+
+func (k resourceKind) String() string {
+	if k == kind3D {
+		return "3d"
+	}
+	return "2d"
+}
+
+// resource is one row of the resource table. Render thread only.
+type resource struct {
+	id      uint32
+	kind    resourceKind
+	args    virgl.ResourceArgs
+	fourcc  dmabuf.Fourcc // 0 if the format is none that can be shown
+	backing *guestmem.Backing
+	ctxs    []uint32 // contexts that it is attached to
+	heads   uint32   // bit set of the scanouts that show it
+
+	// buf is what can be shown without a copy: a 2D resource's pixels, or a 3D
+	// resource's export, made once. exported says that the export was tried.
+	buf       *dmabuf.Buffer
+	exported  bool
+	exportErr error
+
+	// frames is the copy tier: shared memory that pixels are read back into.
+	frames  *shmfallback.Swapchain
+	uuid    [16]byte
+	hasUUID bool
+
+	tierLogged string
+}
+
+func (r *resource) bounds() display.Rect {
+	return display.Rect{W: r.args.Width, H: r.args.Height}
+}
+
+// assignUUID gives the resource a random RFC 4122 version 4 id, once.
+func (r *resource) assignUUID() [16]byte {
+	if !r.hasUUID {
+		_, _ = rand.Read(r.uuid[:]) // never fails (crypto/rand)
+		r.uuid[6] = r.uuid[6]&0x0f | 0x40
+		r.uuid[8] = r.uuid[8]&0x3f | 0x80
+		r.hasUUID = true
+	}
+	return r.uuid
+}
+
+func (r *resource) attachCtx(ctx uint32) {
+	if !slices.Contains(r.ctxs, ctx) {
+		r.ctxs = append(r.ctxs, ctx)
+	}
+}
+
+func (r *resource) detachCtx(ctx uint32) {
+	if i := slices.Index(r.ctxs, ctx); i >= 0 {
+		r.ctxs = slices.Delete(r.ctxs, i, i+1)
+	}
+}
+
+// context is one row of the context table.
+type context struct {
+	id   uint32
+	init uint32
+	name string
+
+	submits   uint64 // position of its last SUBMIT_3D among all contexts'
+	fence     uint32 // newest renderer fence
+	signalled uint32 // newest fence that the renderer reported
+	dirty     bool   // it submitted after its newest fence
+	idle      bool   // nothing submitted is unfinished
+}

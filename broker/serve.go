@@ -1,0 +1,186 @@
+package broker
+
+import (
+	"errors"
+	"fmt"
+
+	"go.uber.org/zap"
+
+	"github.com/gpubroker/gpubroker/broker/guestmem"
+	"github.com/gpubroker/gpubroker/broker/virtiogpu"
+	"github.com/gpubroker/gpubroker/broker/virtq"
+)
+
+// batch is how many commands one queue may have served before fences, the other
+// queue and posted functions get their turn.
+const batch = 64
+
+// request is one command while it is being served.
+type request struct {
+	hdr  virtiogpu.CtrlHdr
+	body []byte // the command's bytes, header included, our copy
+	// fence, if not 0, is the renderer fence of context fenceCtx that the
+	// command's completion waits for when the guest asked for a fence.
+	fence    uint32
+	fenceCtx uint32
+}
+
+// serve drains a queue. It is the watch of the queue's kick eventfd.
+func (d *Device) serve(u *queue, kind virtiogpu.QueueKind) {
+	if u.q == nil {
+		return
+	}
+	drainKick(u.kick)
+	d.ringOK(u.q.DisableKicks())
+	for n := 0; u.q != nil; n++ {
+		if n == batch {
+			d.cfg.Loop.Again()
+			break
+		}
+		ok, err := u.q.Next(&d.chain)
+		if err != nil {
+			d.stats.RingErrors.Add(1)
+			d.quiet.warn(d.log, "bad chain on virtqueue", zap.Int("queue", int(kind)), zap.Error(err))
+			if errors.Is(err, guestmem.ErrFault) && !ok {
+				return // the ring's memory is gone: the front-end must restart it
+			}
+			if ok {
+				d.ringOK(u.q.Push(d.chain.Head, 0))
+			}
+			continue
+		}
+		if ok {
+			d.serveChain(u.q, kind)
+			continue
+		}
+		pending, err := u.q.EnableKicks()
+		if !d.ringOK(err) || !pending {
+			break
+		}
+		d.ringOK(u.q.DisableKicks()) // more came in between
+	}
+	d.ringOK(u.q.Notify())
+}
+
+// ringOK logs an error of the ring itself and reports whether there was none.
+func (d *Device) ringOK(err error) bool {
+	if err != nil {
+		d.stats.RingErrors.Add(1)
+		d.quiet.warn(d.log, "virtqueue", zap.Error(err))
+	}
+	return err == nil
+}
+
+// serveChain runs the command in d.chain and completes it, now or when its
+// fence signals.
+func (d *Device) serveChain(q *virtq.Queue, kind virtiogpu.QueueKind) {
+	c := &d.chain
+	var r request
+	err := d.fetch(&r, c, kind)
+	if err == nil {
+		err = d.dispatch(&r)
+	}
+	d.stats.Commands.Add(1)
+	written := d.respond(&r, c, err)
+	done := r.fence == 0 || d.signalled(r.fenceCtx, r.fence)
+	if kind == virtiogpu.ControlQueue && r.hdr.Fenced() && !(done && d.fences.empty()) {
+		// Failed commands carry their fence too: none overtakes another.
+		d.fences.push(fence{ctx: r.fenceCtx, id: r.fence, head: c.Head, written: written, done: done})
+		return
+	}
+	d.ringOK(q.Push(c.Head, written))
+}
+
+// fetch copies the command out of guest memory, once, and decodes its header.
+func (d *Device) fetch(r *request, c *virtq.Chain, kind virtiogpu.QueueKind) error {
+	d.out = d.out[:0]
+	if c.ReadLen() > virtiogpu.MaxCommandSize {
+		// The header still says whether the guest waits for a fence.
+		d.cmd = d.cmd[:virtiogpu.SizeCtrlHdr]
+		if _, err := c.ReadAt(d.cmd, 0); err == nil {
+			_ = r.hdr.Decode(d.cmd)
+		}
+		return fmt.Errorf("%w: command of %d bytes, limit %d", virtiogpu.ErrOutOfMemory, c.ReadLen(), virtiogpu.MaxCommandSize)
+	}
+	n := int(c.ReadLen())
+	if n < virtiogpu.SizeCtrlHdr {
+		return fmt.Errorf("%w: command of %d bytes, need %d", virtiogpu.ErrInvalidParameter, n, virtiogpu.SizeCtrlHdr)
+	}
+	if cap(d.cmd) < n {
+		d.cmd = make([]byte, 0, roundUp(n, 64<<10))
+	}
+	d.cmd = d.cmd[:n]
+	if got, err := c.ReadAt(d.cmd, 0); err != nil || got != n {
+		return fmt.Errorf("%w: read %d of %d bytes from guest memory: %w", virtiogpu.ErrUnspec, got, n, err)
+	}
+	r.body = d.cmd
+	if err := r.hdr.Decode(d.cmd); err != nil {
+		return err
+	}
+	cmd := virtiogpu.Lookup(r.hdr.Type)
+	if cmd == nil || cmd.Queue != kind {
+		return fmt.Errorf("%w: %v on queue %d", virtiogpu.ErrUnspec, r.hdr.Type, kind)
+	}
+	return nil
+}
+
+// respond writes the response into the chain and returns its length. The used
+// entry may come later: until then the driver does not look.
+func (d *Device) respond(r *request, c *virtq.Chain, err error) uint32 {
+	if err != nil {
+		d.stats.Errors.Add(1)
+		d.quiet.warn(d.log, "command failed", zap.Stringer("command", r.hdr.Type), zap.Uint32("ctx", r.hdr.CtxID), zap.Error(err))
+		d.out = d.out[:0]
+	}
+	if len(d.out) == 0 {
+		h := r.hdr.Reply(virtiogpu.RespFor(err))
+		d.out = h.Append(d.out)
+	}
+	if n, werr := c.Write(d.out); werr != nil || n < len(d.out) {
+		d.quiet.warn(d.log, "response does not fit", zap.Stringer("command", r.hdr.Type), zap.Int("bytes", len(d.out)),
+			zap.Uint64("room", c.WriteLen()), zap.Error(werr))
+	}
+	return c.Written()
+}
+
+func roundUp(n, to int) int { return (n + to - 1) / to * to }
+
+// handlers runs each command; the index is virtiogpu.Type.Index.
+var handlers [virtiogpu.NumCommands]func(*Device, *request) error
+
+func init() {
+	for t, h := range map[virtiogpu.Type]func(*Device, *request) error{
+		virtiogpu.CmdGetDisplayInfo:        (*Device).getDisplayInfo,
+		virtiogpu.CmdResourceCreate2D:      (*Device).resourceCreate2D,
+		virtiogpu.CmdResourceUnref:         (*Device).resourceUnref,
+		virtiogpu.CmdSetScanout:            (*Device).setScanout,
+		virtiogpu.CmdResourceFlush:         (*Device).resourceFlush,
+		virtiogpu.CmdTransferToHost2D:      (*Device).transferToHost2D,
+		virtiogpu.CmdResourceAttachBacking: (*Device).resourceAttachBacking,
+		virtiogpu.CmdResourceDetachBacking: (*Device).resourceDetachBacking,
+		virtiogpu.CmdGetCapsetInfo:         (*Device).getCapsetInfo,
+		virtiogpu.CmdGetCapset:             (*Device).getCapset,
+		virtiogpu.CmdGetEDID:               (*Device).getEDID,
+		virtiogpu.CmdResourceAssignUUID:    (*Device).resourceAssignUUID,
+		virtiogpu.CmdCtxCreate:             (*Device).ctxCreate,
+		virtiogpu.CmdCtxDestroy:            (*Device).ctxDestroy,
+		virtiogpu.CmdCtxAttachResource:     (*Device).ctxAttachResource,
+		virtiogpu.CmdCtxDetachResource:     (*Device).ctxDetachResource,
+		virtiogpu.CmdResourceCreate3D:      (*Device).resourceCreate3D,
+		virtiogpu.CmdTransferToHost3D:      (*Device).transferToHost3D,
+		virtiogpu.CmdTransferFromHost3D:    (*Device).transferFromHost3D,
+		virtiogpu.CmdSubmit3D:              (*Device).submit3D,
+		virtiogpu.CmdUpdateCursor:          (*Device).updateCursor,
+		virtiogpu.CmdMoveCursor:            (*Device).moveCursor,
+	} {
+		handlers[t.Index()] = h
+	}
+}
+
+func (d *Device) dispatch(r *request) error {
+	h := handlers[r.hdr.Type.Index()]
+	if h == nil {
+		return fmt.Errorf("%w: %v needs a feature that the device did not offer", virtiogpu.ErrUnspec, r.hdr.Type)
+	}
+	return h(d, r)
+}

@@ -1,0 +1,133 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"go.uber.org/zap"
+
+	"github.com/gpubroker/gpubroker/broker"
+	"github.com/gpubroker/gpubroker/broker/display"
+	"github.com/gpubroker/gpubroker/dmabuf"
+)
+
+type serveOptions struct {
+	socket, node, virgl     string
+	fd                      int
+	display, wayland, title string
+	size                    string
+	heads                   int
+	control                 string
+	logLevel, logFormat     string
+	logs                    io.Writer
+}
+
+func (o *serveOptions) register(f *pflag.FlagSet) {
+	f.StringVarP(&o.socket, "socket-path", "s", "", "listen for QEMU on the unix socket `PATH`; one VM after the other")
+	f.IntVarP(&o.fd, "fd", "f", -1, "serve the connected socket of descriptor `N` and exit when QEMU leaves")
+	f.StringVarP(&o.node, "render-node", "r", "", "DRM render node `PATH` (default: the first that works, else software rendering)")
+	f.StringVarP(&o.virgl, "virgl", "v", "auto", "3D for the guest: `on`, off, or auto (if virglrenderer starts)")
+	f.Lookup("virgl").NoOptDefVal = "on"
+	f.StringVar(&o.display, "display", "auto", "who shows the guest: `wayland`, qemu, headless, or auto")
+	f.StringVar(&o.wayland, "wayland-display", "", "compositor's socket, a `NAME` or path (default $WAYLAND_DISPLAY)")
+	f.StringVar(&o.title, "title", "gpubroker", "`TITLE` of the guest's windows")
+	f.StringVar(&o.size, "size", "1280x800", "mode that the guest is told to prefer, `WxH` pixels")
+	f.IntVar(&o.heads, "heads", 1, "number `N` of scanouts, 1 to 16")
+	f.StringVar(&o.control, "control", "", "answer status requests on the unix socket `PATH`")
+	f.StringVar(&o.logLevel, "log-level", "info", "`LEVEL` of the log: debug, info, warn or error")
+	f.StringVar(&o.logFormat, "log-format", "console", "`FORMAT` of the log: console or json")
+}
+
+func newServe(logs io.Writer) *cobra.Command {
+	o := &serveOptions{logs: logs}
+	cmd := &cobra.Command{
+		Use:   "serve (--socket-path PATH | --fd N)",
+		Short: "Be the virtio-gpu device of a VM",
+		Long: `serve waits for QEMU on a vhost-user socket and is the GPU of its guest, until it is
+interrupted. When a QEMU leaves, the next one may connect.
+
+Who shows the guest's screen (--display):
+  wayland   a window per scanout in the compositor that $WAYLAND_DISPLAY names
+  qemu      QEMU's own display (needs -device vhost-user-gpu-pci or vhost-user-vga)
+  headless  nobody; frames are counted
+  auto      wayland if a compositor answers, else qemu`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return serve(cmd.Context(), o) },
+	}
+	o.register(cmd.Flags())
+	return cmd
+}
+
+// config checks the options and turns them into the broker's.
+func (o *serveOptions) config() (broker.Config, error) {
+	c := broker.Config{
+		Socket: o.socket, RenderNode: o.node, Display: o.display, WaylandDisplay: o.wayland,
+		Title: o.title, Heads: o.heads, Control: o.control, Version: version(),
+	}
+	bad := func(format string, args ...any) (broker.Config, error) {
+		return c, usageError{fmt.Errorf(format, args...)}
+	}
+	switch o.virgl {
+	case "auto":
+		c.Virgl = broker.VirglAuto
+	case "on", "true":
+		c.Virgl = broker.VirglOn
+	case "off", "false":
+		c.Virgl = broker.VirglOff
+	default:
+		return bad("--virgl %q: want on, off or auto", o.virgl)
+	}
+	switch o.display {
+	case "wayland", "qemu", "headless", "auto":
+	default:
+		return bad("--display %q: want wayland, qemu, headless or auto", o.display)
+	}
+	c.Mode = display.Mode{Enabled: true}
+	if n, err := fmt.Sscanf(o.size+"\n", "%dx%d\n", &c.Mode.W, &c.Mode.H); err != nil || n != 2 ||
+		c.Mode.W < 64 || c.Mode.H < 64 || c.Mode.W > dmabuf.MaxDimension || c.Mode.H > dmabuf.MaxDimension {
+		return bad("--size %q: want WIDTHxHEIGHT, each from 64 to %d", o.size, dmabuf.MaxDimension)
+	}
+	if o.heads < 1 || o.heads > display.MaxHeads {
+		return bad("--heads %d: want 1 to %d", o.heads, display.MaxHeads)
+	}
+	if (o.socket == "") == (o.fd < 0) {
+		return bad("want either --socket-path PATH or --fd N")
+	}
+	log, err := newLog(o.logs, o.logLevel, o.logFormat)
+	if err != nil {
+		return c, usageError{err}
+	}
+	c.Log = log
+	if o.fd >= 0 {
+		c.FD = dmabuf.NewFD(o.fd, "vhost-user socket")
+	}
+	return c, nil
+}
+
+func serve(ctx context.Context, o *serveOptions) error {
+	cfg, err := o.config()
+	if err != nil {
+		return err
+	}
+	dmabuf.OnLeak(func(report string) { cfg.Log.Error("descriptor leak", zap.String("report", report)) })
+	cfg.Log.Info("gpubroker", zap.String("version", cfg.Version))
+	s, err := broker.NewServer(cfg)
+	if err != nil {
+		return err
+	}
+	err = s.Run(ctx)
+	st := s.Close()
+	cfg.Log.Info("summary",
+		zap.Uint64("frames_dmabuf", st.Frames.DMABuf), zap.Uint64("frames_shm", st.Frames.Shm),
+		zap.Uint64("frames_skipped", st.Frames.Skipped), zap.Uint64("bytes_copied", st.BytesCopied),
+		zap.Uint64("commands", st.Commands), zap.Uint64("errors", st.Errors), zap.Uint64("ring_errors", st.RingErrors),
+		zap.String("flush_to_commit", strings.Join([]string{us(st.FlushToCommit.P50), us(st.FlushToCommit.P99)}, " / ")))
+	_ = cfg.Log.Sync() // fails on terminals and pipes; there is nobody left to tell
+	return err
+}
+
+func us(v uint64) string { return fmt.Sprintf("%d µs", v) }

@@ -1,0 +1,210 @@
+// Package brokerproc runs gpubroker as its users do, as a program of its own,
+// inside the lab root (or a guest of it), and asks it for its status.
+package brokerproc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/gpubroker/gpubroker/broker"
+	"github.com/gpubroker/gpubroker/testing/lab"
+)
+
+// Build compiles cmd/gpubroker without cgo to the file out. It runs in the
+// module's folder.
+func Build(ctx context.Context, out string) error {
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", out, "github.com/gpubroker/gpubroker/cmd/gpubroker")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if text, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build gpubroker: %w\n%s", err, text)
+	}
+	return nil
+}
+
+// Options say how to run it.
+type Options struct {
+	Binary string    // what Build made
+	Args   []string  // after serve; the sockets are added
+	Env    []string  // of the broker
+	Bind   []string  // host folders that it must see besides /tmp
+	Log    io.Writer // its log; may be nil
+}
+
+// Broker is a running gpubroker serve.
+type Broker struct {
+	Socket  string // of vhost-user, for QEMU
+	Control string
+
+	dir     string
+	cmd     *exec.Cmd
+	release func()
+	done    chan struct{}
+	err     error // valid once done is closed
+	tail    *tail
+}
+
+// startTimeout bounds the start: virglrenderer on llvmpipe in a nested guest is
+// slow.
+const startTimeout = 90 * time.Second
+
+// Start runs the broker and waits until it listens. The caller calls Stop.
+func Start(ctx context.Context, root *lab.Root, o Options) (*Broker, error) {
+	dir, err := os.MkdirTemp("", "gpubroker-")
+	if err != nil {
+		return nil, fmt.Errorf("start gpubroker: %w", err)
+	}
+	b := &Broker{Socket: filepath.Join(dir, "gpu.sock"), Control: filepath.Join(dir, "control.sock"), dir: dir,
+		done: make(chan struct{}), tail: &tail{next: o.Log}}
+	argv := append([]string{o.Binary, "serve", "--socket-path", b.Socket, "--control", b.Control}, o.Args...)
+	b.cmd = root.Command(context.Background(), lab.CommandOptions{
+		Env:  append([]string{"LIBGL_ALWAYS_SOFTWARE=1"}, o.Env...),
+		Bind: append([]string{filepath.Dir(o.Binary)}, o.Bind...),
+	}, argv...)
+	b.cmd.Stdout, b.cmd.Stderr = b.tail, b.tail
+	if b.release, err = lab.Start(b.cmd); err != nil {
+		_ = os.RemoveAll(dir)
+		return nil, fmt.Errorf("start gpubroker: %w", err)
+	}
+	go func() {
+		b.err = b.cmd.Wait()
+		b.release()
+		close(b.done)
+	}()
+	end := time.Now().Add(startTimeout)
+	for {
+		if _, err := os.Stat(b.Control); err == nil {
+			return b, nil
+		}
+		select {
+		case <-b.done:
+			_ = os.RemoveAll(dir)
+			return nil, fmt.Errorf("gpubroker ended while starting: %w\n%s", b.err, b.Log())
+		case <-ctx.Done():
+			b.kill()
+			return nil, fmt.Errorf("start gpubroker: %w\n%s", ctx.Err(), b.Log())
+		case <-time.After(10 * time.Millisecond):
+		}
+		if time.Now().After(end) {
+			b.kill()
+			return nil, fmt.Errorf("gpubroker did not listen within %v\n%s", startTimeout, b.Log())
+		}
+	}
+}
+
+// Log returns the last lines that it wrote.
+func (b *Broker) Log() string { return b.tail.String() }
+
+// Status asks for the counters and the resource table.
+func (b *Broker) Status() (broker.Status, error) { return broker.ReadStatus(b.Control) }
+
+// PID returns the broker's own process id, as seen from here; 0 once it ended.
+func (b *Broker) PID() int {
+	pid := b.cmd.Process.Pid
+	for { // bubblewrap stands between us and the program
+		kids, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+		fields := strings.Fields(string(kids))
+		name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+		if strings.TrimSpace(string(name)) == "gpubroker" {
+			return pid
+		}
+		if err != nil || len(fields) == 0 {
+			return 0
+		}
+		if pid, err = strconv.Atoi(fields[0]); err != nil {
+			return 0
+		}
+	}
+}
+
+// OpenFDs counts its descriptors.
+func (b *Broker) OpenFDs() (int, error) {
+	ents, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", b.PID()))
+	if err != nil {
+		return 0, fmt.Errorf("count gpubroker's descriptors: %w", err)
+	}
+	return len(ents), nil
+}
+
+// Stop ends it as a user would, with SIGTERM, and returns its summary line. An
+// end that is not clean within a few seconds is an error.
+func (b *Broker) Stop() (summary string, err error) {
+	defer func() { _ = os.RemoveAll(b.dir) }()
+	select {
+	case <-b.done:
+		return "", fmt.Errorf("gpubroker had ended before: %w\n%s", orClean(b.err), b.Log())
+	default:
+	}
+	pid := b.PID()
+	if pid == 0 || syscall.Kill(pid, syscall.SIGTERM) != nil {
+		b.kill()
+		return "", errors.New("gpubroker: no process to end")
+	}
+	select {
+	case <-b.done:
+	case <-time.After(20 * time.Second):
+		_ = syscall.Kill(pid, syscall.SIGQUIT) // the runtime prints every goroutine
+		time.Sleep(500 * time.Millisecond)
+		b.kill()
+		return "", fmt.Errorf("gpubroker did not end within 20 s of SIGTERM\n%s", b.Log())
+	}
+	if b.err != nil {
+		return "", fmt.Errorf("gpubroker: %w\n%s", b.err, b.Log())
+	}
+	for line := range strings.Lines(b.tail.String()) {
+		if strings.Contains(line, "summary") {
+			summary = strings.TrimSpace(line)
+		}
+	}
+	return summary, nil
+}
+
+func orClean(err error) error {
+	if err == nil {
+		return errors.New("exit code 0")
+	}
+	return err
+}
+
+func (b *Broker) kill() {
+	_ = b.cmd.Process.Kill()
+	<-b.done
+	_ = os.RemoveAll(b.dir)
+}
+
+// tail keeps the last part of a log.
+type tail struct {
+	mu   sync.Mutex
+	next io.Writer // guarded by mu
+	buf  []byte    // guarded by mu
+}
+
+const tailBytes = 64 << 10
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.buf = append(t.buf, p...)
+	if len(t.buf) > 2*tailBytes {
+		t.buf = append([]byte(nil), t.buf[len(t.buf)-tailBytes:]...)
+	}
+	if t.next != nil {
+		_, _ = t.next.Write(p)
+	}
+	return len(p), nil
+}
+
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return string(t.buf)
+}
