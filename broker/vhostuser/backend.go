@@ -181,7 +181,7 @@ func (s *session) dispatch(m *Message) error {
 
 // send answers m. QEMU takes no reply flags but these.
 func (s *session) send(m *Message, payload []byte) error {
-	return s.conn.Send(m.Request, flagVersion|flagReply, payload)
+	return s.conn.Send(m.Request, flagVersion|FlagReply, payload)
 }
 
 // end takes everything down: the front-end is gone.

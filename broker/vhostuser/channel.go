@@ -198,7 +198,7 @@ func (c *Channel) pop() channelReq {
 func (c *Channel) send(r *channelReq) error {
 	var flags uint32
 	if c.proto&ProtoReplyAck != 0 {
-		flags = flagNeedReply
+		flags = FlagNeedReply
 	}
 	payload := r.mmap.Append(make([]byte, 0, mmapSize))
 	var err error

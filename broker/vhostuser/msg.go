@@ -21,8 +21,9 @@ const (
 const (
 	flagVersionMask = 0x3
 	flagVersion     = 0x1
-	flagReply       = 0x4
-	flagNeedReply   = 0x8
+
+	FlagReply     = 0x4 // the message answers a request
+	FlagNeedReply = 0x8 // the sender waits for a status (REPLY_ACK)
 )
 
 // Request is a message number from front-end to back-end.
@@ -189,10 +190,10 @@ type Message struct {
 }
 
 // IsReply reports whether the message answers a request of ours.
-func (m *Message) IsReply() bool { return m.Flags&flagReply != 0 }
+func (m *Message) IsReply() bool { return m.Flags&FlagReply != 0 }
 
 // NeedReply reports whether the sender waits for a status.
-func (m *Message) NeedReply() bool { return m.Flags&flagNeedReply != 0 }
+func (m *Message) NeedReply() bool { return m.Flags&FlagNeedReply != 0 }
 
 // TakeFD passes the ownership of the i-th descriptor to the caller; nil if there
 // is none.

@@ -1,0 +1,177 @@
+package vhostusertest
+
+import (
+	"fmt"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gpubroker/gpubroker/broker/vhostuser"
+	"github.com/gpubroker/gpubroker/dmabuf"
+)
+
+// barBase is the guest-physical address of the host-visible window.
+const barBase = 0x40_0000_0000
+
+// barUser is where the window pretends to lie in the front-end's address space.
+const barUser = 0x7e00_0000_0000
+
+// Mapping is a file in the host-visible window.
+type Mapping struct {
+	vhostuser.MMap
+	fd *dmabuf.FD
+}
+
+func (m *Mapping) region() vhostuser.MemRegion {
+	return vhostuser.MemRegion{GPA: barBase + m.Offset, Size: m.Len, UserAddr: barUser + m.Offset, MmapOffset: m.FDOffset}
+}
+
+// openChannel sends SET_BACKEND_REQ_FD and serves the other end.
+func (f *Frontend) openChannel() error {
+	ours, theirs, err := Pair()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = theirs.Close() }()
+	if f.backend, err = vhostuser.FromFD(ours); err != nil {
+		return err
+	}
+	f.serving.Add(1)
+	go f.serveChannel(f.backend)
+	return f.set(true, vhostuser.ReqSetBackendReqFD, nil, theirs)
+}
+
+func (f *Frontend) serveChannel(conn *vhostuser.Conn) {
+	defer f.serving.Done()
+	for {
+		m, err := conn.Read()
+		if err != nil {
+			return // the back-end or Quit closed it
+		}
+		f.serveRequest(conn, m)
+		m.CloseFDs()
+	}
+}
+
+// serveRequest runs under the big lock, as in QEMU's main loop.
+func (f *Frontend) serveRequest(conn *vhostuser.Conn, m *vhostuser.Message) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	req := vhostuser.BackendRequest(m.Request)
+	if !f.started {
+		f.problem("%v while the device is stopped: QEMU 11.1 crashes", req)
+	}
+	var status error
+	changed := false
+	switch req {
+	case vhostuser.BackendConfigChange:
+		f.changes++
+		if f.cfg.Profile.ConfigChangeRefused {
+			status = fmt.Errorf("unhandled back-end config change")
+		}
+	case vhostuser.BackendShmemMap:
+		status = f.mapShmem(m)
+		changed = status == nil
+	case vhostuser.BackendShmemUnmap:
+		status = f.unmapShmem(m)
+		changed = status == nil
+	default:
+		f.problem("unknown back-end request %d", m.Request)
+		status = fmt.Errorf("unknown")
+	}
+	if m.NeedReply() {
+		var code uint64
+		if status != nil {
+			code = 1
+		}
+		if err := conn.Send(m.Request, vhostuser.FlagReply, vhostuser.AppendU64(nil, code)); err != nil {
+			return
+		}
+	}
+	if !changed {
+		return
+	}
+	// Only after the reply does QEMU commit the memory change, and waits for it.
+	if err := f.syncMemory(); err != nil {
+		f.problem("memory change after %v: %v", req, err)
+	}
+}
+
+func (f *Frontend) mapShmem(m *vhostuser.Message) error {
+	mm, err := vhostuser.DecodeMMap(m.Payload)
+	if err != nil {
+		return err
+	}
+	if len(m.FDs) != 1 {
+		return fmt.Errorf("SHMEM_MAP with %d descriptors", len(m.FDs))
+	}
+	size := f.shmem.Sizes[mm.ID]
+	if mm.Len == 0 || mm.Offset > size || mm.Len > size-mm.Offset {
+		return fmt.Errorf("range %#x+%#x outside of region %d of %#x bytes", mm.Offset, mm.Len, mm.ID, size)
+	}
+	for i := range f.maps {
+		o := &f.maps[i]
+		if o.ID == mm.ID && mm.Offset < o.Offset+o.Len && o.Offset < mm.Offset+mm.Len {
+			return fmt.Errorf("overlaps %#x+%#x", o.Offset, o.Len)
+		}
+	}
+	end, err := unix.Seek(m.FDs[0].Int(), 0, unix.SEEK_END)
+	if err != nil || uint64(end) < mm.FDOffset+mm.Len {
+		return fmt.Errorf("file of %#x bytes, mapping ends at %#x: %w", end, mm.FDOffset+mm.Len, err)
+	}
+	f.maps = append(f.maps, Mapping{MMap: mm, fd: m.TakeFD(0)})
+	return nil
+}
+
+func (f *Frontend) unmapShmem(m *vhostuser.Message) error {
+	mm, err := vhostuser.DecodeMMap(m.Payload)
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(f.maps, func(o Mapping) bool { return o.ID == mm.ID && o.Offset == mm.Offset && o.Len == mm.Len })
+	if i < 0 {
+		return fmt.Errorf("no mapping at %#x+%#x", mm.Offset, mm.Len)
+	}
+	_ = f.maps[i].fd.Close()
+	f.maps = slices.Delete(f.maps, i, i+1)
+	return nil
+}
+
+// dropMaps is what a virtio reset does to the window: QEMU drops every mapping
+// on its own, and tells the back-end's memory table so.
+func (f *Frontend) dropMaps() error {
+	for i := range f.maps {
+		r := f.maps[i].region()
+		_ = f.maps[i].fd.Close()
+		if j := slices.Index(f.sent, r); j >= 0 {
+			if err := f.set(true, vhostuser.ReqRemMemReg, vhostuser.AppendSingleRegion(nil, r)); err != nil {
+				return err
+			}
+			f.sent = slices.Delete(f.sent, j, j+1)
+		}
+	}
+	f.maps = nil
+	return nil
+}
+
+// Mappings lists what is in the host-visible window now.
+func (f *Frontend) Mappings() []vhostuser.MMap {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	out := make([]vhostuser.MMap, len(f.maps))
+	for i := range f.maps {
+		out[i] = f.maps[i].MMap
+	}
+	return out
+}
+
+// WindowGPA is the guest-physical address of an offset in the host-visible
+// window.
+func WindowGPA(offset uint64) uint64 { return barBase + offset }
+
+// ConfigChanges counts the CONFIG_CHANGE_MSG that came.
+func (f *Frontend) ConfigChanges() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.changes
+}
