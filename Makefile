@@ -1,0 +1,84 @@
+# On a bare Debian 12 machine `make demo` and `make test` are all that is needed:
+# both install what is missing by apt and build the lab root the first time.
+# Results for machines go to out/<target>/report.json.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# Debian's Go is older than go.mod wants and fetches the right one, if it may.
+export GOTOOLCHAIN ?= auto
+
+STEP := out/bin/step
+FUZZTIME ?= 20s
+
+.PHONY: help
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | column -t -s $$'\t'
+
+.PHONY: setup
+setup: ## install what is missing, by apt
+	@testing/setup.sh
+
+.PHONY: lab
+lab: setup ## build or refresh the lab root, outside the checkout
+	@testing/lab/root/build.sh
+
+.PHONY: demo
+demo: setup lab ## boot a guest on gpubroker and show its GL programs
+	go run ./testing/cmd/demo
+
+.PHONY: dmabuf
+dmabuf: setup lab ## real dma-bufs: everything inside a guest that has them
+	go run ./testing/cmd/dmabuf
+
+.PHONY: test
+test: setup lab $(STEP) ## lint, all tests, race detector, arm64, fuzzing, dma-bufs
+	@rm -rf out/test
+	@$(STEP) -report out/test/report.json lint -- $(MAKE) --no-print-directory lint
+	@$(STEP) -report out/test/report.json arm64 -- $(MAKE) --no-print-directory arm64
+	@$(STEP) -report out/test/report.json -test race -- env CGO_ENABLED=1 \
+		go test -race -tags egl -shuffle=on ./...
+	@$(STEP) -report out/test/report.json fuzz -- $(MAKE) --no-print-directory fuzz
+	@$(STEP) -report out/test/report.json dmabuf -- $(MAKE) --no-print-directory dmabuf
+	@$(STEP) -report out/test/report.json -test test -- env CGO_ENABLED=0 GPUBROKER_VM=1 \
+		go test -p 1 -count=1 -timeout 30m -shuffle=on ./...
+	@$(STEP) -report out/test/report.json -summary
+
+.PHONY: test-full
+test-full: test ## make test, and a guest within a guest (minutes)
+	@$(STEP) -report out/test-full/report.json -test nested -- env CGO_ENABLED=0 GPUBROKER_VM=1 GPUBROKER_FULL=1 \
+		go test -p 1 -count=1 -timeout 60m -run Nested ./...
+
+.PHONY: smoke
+smoke: setup $(STEP) ## build and the quick tests, without guests or compositors
+	@rm -rf out/smoke
+	@$(STEP) -report out/smoke/report.json build -- env CGO_ENABLED=0 go build ./...
+	@$(STEP) -report out/smoke/report.json -test test -- env CGO_ENABLED=0 go test ./...
+
+.PHONY: bench
+bench: setup $(STEP) ## benchmarks
+	@rm -rf out/bench
+	@$(STEP) -report out/bench/report.json -test bench -- env CGO_ENABLED=0 \
+		go test -p 1 -run '^$$' -bench . -benchmem ./...
+
+.PHONY: lint
+lint: setup ## gofmt, vet with and without cgo, staticcheck
+	@files=$$(git ls-files -co --exclude-standard '*.go' | xargs -r gofmt -l); \
+	[ -z "$$files" ] || { echo "gofmt would change: $$files" >&2; exit 1; }
+	CGO_ENABLED=0 go vet ./...
+	CGO_ENABLED=1 go vet -tags egl ./...
+	CGO_ENABLED=1 go tool staticcheck -tags egl ./...
+
+.PHONY: arm64
+arm64: setup ## cross-build everything, tests included
+	GOOS=linux GOARCH=arm64 CGO_ENABLED=0 go vet ./...
+	GOOS=linux GOARCH=arm64 CGO_ENABLED=0 go build ./...
+
+.PHONY: fuzz
+fuzz: setup ## every fuzz target for FUZZTIME (20s)
+	@testing/fuzz.sh $(FUZZTIME)
+
+.PHONY: $(STEP)
+$(STEP):
+	@CGO_ENABLED=0 go build -o $@ ./testing/cmd/step
