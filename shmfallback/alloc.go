@@ -1,9 +1,7 @@
 package shmfallback
 
 import (
-	"errors"
 	"fmt"
-	"os"
 
 	"golang.org/x/sys/unix"
 
@@ -42,16 +40,15 @@ func Alloc(width, height uint32, fourcc dmabuf.Fourcc, name string) (*dmabuf.Buf
 			dmabuf.MaxDimension, dmabuf.MaxDimension)}
 	}
 	stride := Stride(width, bpp)
-	page := int64(os.Getpagesize())
-	size := (int64(stride)*int64(height) + page - 1) / page * page
-	fd, err := sealedMemfd(name, size)
+	size := dmabuf.PageAlign(int64(stride) * int64(height))
+	fd, err := dmabuf.NewMemfd(name, size, unix.F_SEAL_SEAL)
 	if err != nil {
 		return nil, &OpError{"allocate", name, err}
 	}
-	mem, err := unix.Mmap(fd.Int(), 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	mem, err := dmabuf.Map(fd, size, true)
 	if err != nil {
 		_ = fd.Close()
-		return nil, &OpError{"allocate", name, fmt.Errorf("map %d bytes: %w", size, err)}
+		return nil, &OpError{"allocate", name, err}
 	}
 	return dmabuf.New(dmabuf.Desc{
 		Kind: dmabuf.KindShm, Width: width, Height: height,
@@ -59,32 +56,6 @@ func Alloc(width, height uint32, fourcc dmabuf.Fourcc, name string) (*dmabuf.Buf
 		Planes: []dmabuf.Plane{{FD: fd, Stride: stride}},
 		Origin: "memfd",
 		Mem:    mem,
-		Free:   func() { _ = unix.Munmap(mem) },
+		Free:   func() { _ = dmabuf.Unmap(mem) },
 	})
-}
-
-// mfdNoexecSeal is MFD_NOEXEC_SEAL (linux/memfd.h, Linux 6.3).
-const mfdNoexecSeal = 0x8
-
-// sealedMemfd makes a memfd of fixed size.
-func sealedMemfd(name string, size int64) (*dmabuf.FD, error) {
-	const flags = unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING
-	raw, err := unix.MemfdCreate(name, flags|mfdNoexecSeal)
-	if errors.Is(err, unix.EINVAL) { // a kernel before 6.3
-		raw, err = unix.MemfdCreate(name, flags)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("memfd_create: %w", err)
-	}
-	fd := dmabuf.NewFD(raw, "memfd "+name)
-	if err := unix.Ftruncate(raw, size); err != nil {
-		_ = fd.Close()
-		return nil, fmt.Errorf("size %d bytes: %w", size, err)
-	}
-	const seals = unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_SEAL
-	if _, err := unix.FcntlInt(uintptr(raw), unix.F_ADD_SEALS, seals); err != nil {
-		_ = fd.Close()
-		return nil, fmt.Errorf("seal size: %w", err)
-	}
-	return fd, nil
 }
