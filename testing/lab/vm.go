@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 )
 
@@ -21,7 +22,7 @@ type VM struct {
 	proc    *process
 	qmp     *qmp
 	agent   *agent
-	scripts int
+	scripts atomic.Int32
 }
 
 // ErrExitCode is wrapped by Check's error when the script failed.
@@ -136,13 +137,12 @@ func (vm *VM) Boots() int {
 // Run runs a shell script as root in the guest, once it is up, and returns its
 // output (both streams in order) and exit code. Programs that the script leaves
 // in the background go on running. A context that ends makes Run return while
-// the script runs on; then the guest takes no other.
+// the script runs on in the guest; the next one waits for its end there.
 func (vm *VM) Run(ctx context.Context, script string) (string, int, error) {
 	if err := vm.WaitBoot(ctx, 1); err != nil {
 		return "", 0, err
 	}
-	vm.scripts++
-	name := fmt.Sprintf("script-%d.sh", vm.scripts)
+	name := fmt.Sprintf("script-%d.sh", vm.scripts.Add(1))
 	path := filepath.Join(vm.Share, name)
 	if err := os.WriteFile(path, []byte(script), 0o700); err != nil {
 		return "", 0, fmt.Errorf("vm run: %w", err)

@@ -44,7 +44,7 @@ func run(path string, isTest, summary bool, args []string) (int, error) {
 		return 0, nil
 	}
 	if len(args) < 3 || args[1] != "--" {
-		return 1, errors.New("want: NAME -- COMMAND [ARG]...")
+		return 1, errors.New("arguments are not NAME -- COMMAND")
 	}
 	name, argv := args[0], args[2:]
 	fmt.Printf("== %s\n", name)

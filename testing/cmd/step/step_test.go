@@ -1,0 +1,72 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestReadEvents(t *testing.T) {
+	in := strings.Join([]string{
+		`{"Action":"start","Package":"m/a"}`,
+		`{"Action":"run","Package":"m/a","Test":"TestX"}`,
+		`{"Action":"output","Package":"m/a","Test":"TestX","Output":"=== RUN   TestX\n"}`,
+		`{"Action":"output","Package":"m/a","Test":"TestX","Output":"--- PASS: TestX (0.00s)\n"}`,
+		`{"Action":"pass","Package":"m/a","Test":"TestX"}`,
+		`{"Action":"skip","Package":"m/a","Test":"TestY"}`,
+		`{"Action":"output","Package":"m/a","Test":"BenchmarkZ","Output":"BenchmarkZ-2   \t"}`,
+		`{"Action":"output","Package":"m/a","Test":"BenchmarkZ","Output":"     100\t        12.5 ns/op\t       0 B/op\t       3 allocs/op\n"}`,
+		`{"Action":"pass","Package":"m/a"}`,
+		`{"Action":"fail","Package":"m/b","Test":"TestV"}`,
+		`{"Action":"fail","Package":"m/b"}`,
+		`{"Action":"skip","Package":"m/empty"}`,
+		`not an event`,
+	}, "\n")
+	var step Step
+	var out strings.Builder
+	step.readEvents(strings.NewReader(in), &out)
+	want := Step{
+		Packages: 2, Passed: 1,
+		Failed:     []string{"m/b.TestV", "m/b"},
+		Skipped:    []string{"m/a.TestY"},
+		Benchmarks: map[string]Metrics{"m/a.BenchmarkZ": {"ns/op": 12.5, "B/op": 0, "allocs/op": 3}},
+	}
+	if d := cmp.Diff(want, step); d != "" {
+		t.Error(d)
+	}
+	if got := out.String(); !strings.HasPrefix(got, "--- PASS: TestX") || !strings.HasSuffix(got, "not an event") {
+		t.Errorf("printed %q", got)
+	}
+}
+
+func TestReportKeepsFailures(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "out", "report.json")
+	for _, tc := range []struct {
+		argv []string
+		code int
+		ok   bool
+	}{
+		{[]string{"first", "--", "true"}, 0, true},
+		{[]string{"second", "--", "sh", "-c", "exit 3"}, 3, false},
+		{[]string{"third", "--", "true"}, 0, false},
+	} {
+		code, err := run(path, false, false, tc.argv)
+		if err != nil || code != tc.code {
+			t.Errorf("%v: code %d, %v, want %d", tc.argv, code, err, tc.code)
+		}
+		report, err := readReport(path)
+		if err != nil || report.OK != tc.ok {
+			t.Errorf("after %v: ok %v, %v, want %v", tc.argv, report.OK, err, tc.ok)
+		}
+	}
+	if _, err := run(path, false, false, []string{"x", "--", "/no/such/program"}); err == nil {
+		t.Error("a missing program gave no error")
+	}
+	body, err := os.ReadFile(path)
+	if err != nil || strings.Count(string(body), `"name"`) != 4 {
+		t.Errorf("report %s, %v", body, err)
+	}
+}
