@@ -2,20 +2,21 @@ package wayland
 
 import (
 	"go.uber.org/zap"
-	"golang.org/x/sys/unix"
 
 	"github.com/gpubroker/gpubroker/broker/display"
 	"github.com/gpubroker/gpubroker/broker/wayland/proto"
 	"github.com/gpubroker/gpubroker/broker/wayland/wire"
 	"github.com/gpubroker/gpubroker/dmabuf"
+	"github.com/gpubroker/gpubroker/shmfallback"
 )
 
 // cursorSlots is how many pictures a cursor's pool holds: the shown one, the one
 // to be shown, and two that the compositor has not released yet.
 const cursorSlots = 4
 
-// minSlot is a 64x64 ARGB8888 picture, the size of every virtio-gpu cursor.
-const minSlot = 64 * 64 * 4
+// minSlot is the least width and height of a slot in pixels: those of every
+// virtio-gpu cursor.
+const minSlot = 64
 
 // cursorSurface draws the guest's pointer: a sub-surface above the scanout, so
 // that it is there without any wl_seat. It is synchronised: picture and position
@@ -26,9 +27,8 @@ type cursorSurface struct {
 	surface  proto.WlSurface
 	sub      proto.WlSubsurface
 	viewport proto.WpViewport
-	fd       *dmabuf.FD // the pool's memory
+	mem      *dmabuf.Buffer // the pool's memory: the slots one below the other
 	pool     proto.WlShmPool
-	slot     int // bytes of a slot
 	slots    [cursorSlots]cursorSlot
 	shown    *cursorSlot // nil while hidden
 	at       clip
@@ -98,7 +98,7 @@ func (win *window) newCursor() *cursorSurface {
 	c.surface.SetInputRegion(out, region)
 	region.Destroy(out)
 	se.objs.destroyed(wire.ID(region))
-	if err := c.grow(minSlot); err != nil {
+	if err := c.grow(minSlot, minSlot); err != nil {
 		se.s.log.Warn("cannot show the cursor", zap.Int("head", win.h.n), zap.Error(err))
 		c.destroy()
 		return nil
@@ -106,23 +106,23 @@ func (win *window) newCursor() *cursorSurface {
 	return c
 }
 
-// grow replaces the pool by one whose slots hold size bytes. Pictures of the old
-// one stay valid for the compositor until they are replaced.
-func (c *cursorSurface) grow(size int) error {
-	fd, err := newMemfd("gpubroker cursor", int64(size)*cursorSlots)
+// grow replaces the pool by one whose slots take w x h pixels. Pictures of the
+// old one stay valid for the compositor until they are replaced.
+func (c *cursorSurface) grow(w, h uint32) error {
+	mem, err := shmfallback.Alloc(w, h*cursorSlots, dmabuf.ARGB8888, "gpubroker cursor")
 	if err != nil {
 		return err
 	}
-	toSend, err := fd.Dup()
+	fd, err := mem.Planes[0].FD.Dup()
 	if err != nil {
-		_ = fd.Close()
+		mem.Release()
 		return err
 	}
 	c.dropPool()
 	se := c.win.se
-	c.fd, c.slot = fd, size
+	c.mem = mem
 	c.pool = proto.WlShmPool(se.objs.add(proto.IWlShmPool, ignore{}))
-	se.shm.CreatePool(se.out(), c.pool, toSend, int32(size*cursorSlots))
+	se.shm.CreatePool(se.out(), c.pool, fd, int32(mem.Size(0)))
 	return nil
 }
 
@@ -137,8 +137,8 @@ func (c *cursorSurface) dropPool() {
 		se.objs.destroyed(wire.ID(c.pool))
 		c.pool = 0
 	}
-	_ = c.fd.Close()
-	c.fd = nil
+	c.mem.Release()
+	c.mem = nil
 }
 
 func (c *cursorSurface) dropSlot(s *cursorSlot) {
@@ -156,9 +156,8 @@ func (c *cursorSurface) draw(want *cursorBox) bool {
 		c.hide()
 		return true
 	}
-	size := len(want.pixels)
-	if size > c.slot {
-		if err := c.grow(size); err != nil {
+	if want.w > c.mem.Width || want.h > c.mem.Height/cursorSlots {
+		if err := c.grow(max(want.w, c.mem.Width), max(want.h, c.mem.Height/cursorSlots)); err != nil {
 			c.win.se.s.log.Warn("cannot show the cursor", zap.Int("head", c.win.h.n), zap.Error(err))
 			return true
 		}
@@ -167,16 +166,16 @@ func (c *cursorSurface) draw(want *cursorBox) bool {
 	if i < 0 {
 		return false
 	}
-	s := &c.slots[i]
-	if _, err := unix.Pwrite(c.fd.Int(), want.pixels, int64(i*c.slot)); err != nil {
-		c.win.se.s.log.Warn("cannot draw the cursor", zap.Int("head", c.win.h.n), zap.Error(err))
-		return true
+	s, stride := &c.slots[i], c.mem.Planes[0].Stride
+	offset := c.mem.Height / cursorSlots * uint32(i) * stride
+	for row := range want.h {
+		copy(c.mem.Mem[offset+row*stride:], want.pixels[row*want.w*4:][:want.w*4])
 	}
 	if s.w != want.w || s.h != want.h {
 		c.dropSlot(s)
 		s.w, s.h = want.w, want.h
 		s.wl = proto.WlBuffer(c.win.se.objs.add(proto.IWlBuffer, c))
-		c.pool.CreateBuffer(c.win.se.out(), s.wl, int32(i*c.slot), int32(s.w), int32(s.h), int32(s.w*4), proto.WlShmFormatArgb8888)
+		c.pool.CreateBuffer(c.win.se.out(), s.wl, int32(offset), int32(s.w), int32(s.h), int32(stride), proto.WlShmFormatArgb8888)
 	}
 	c.shown = s
 	c.at.src = display.Rect{} // attach anew, with the crop that fits

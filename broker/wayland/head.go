@@ -4,6 +4,9 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/gpubroker/gpubroker/dmabuf"
+	"github.com/gpubroker/gpubroker/shmfallback"
 )
 
 // blankTime is how long a disabled head shows black before its window closes: long
@@ -85,7 +88,7 @@ func (h *head) disable(l *loop) {
 		return
 	}
 	h.blankAt = l.now + int64(blankTime)
-	black, err := blackBuffer(h.win.w, h.win.height)
+	black, err := shmfallback.Alloc(h.win.w, h.win.height, dmabuf.XRGB8888, "gpubroker blank") // zeros are black
 	if err != nil {
 		l.s.log.Warn("cannot blank the window, closing it", zap.Int("head", h.n), zap.Error(err))
 		h.blankAt = l.now

@@ -256,7 +256,7 @@ func (l *loop) disconnect() {
 	for i := range l.heads {
 		h := &l.heads[i]
 		if h.win != nil && h.win.cursor != nil {
-			_ = h.win.cursor.fd.Close()
+			h.win.cursor.mem.Release()
 		}
 		h.win = nil
 		h.flushed = 0
