@@ -122,3 +122,8 @@ func argb(img picture) []byte {
 	}
 	return out
 }
+
+// cursor16 is a cursor of 16x16 pixels on head 0.
+func cursor16() *display.Cursor {
+	return &display.Cursor{X: 5, Y: 5, W: 16, H: 16, Pixels: argb(arrow(16))}
+}

@@ -137,10 +137,10 @@ func (se *session) update(h *head) {
 		return
 	}
 	win := h.win
+	imp := se.nextImport(h)
 	if !win.configured {
 		return
 	}
-	imp := se.nextImport(h)
 	if imp == nil && !(win.current != nil && h.cursorNews()) {
 		return
 	}

@@ -1,0 +1,89 @@
+package waylandtest
+
+import (
+	"github.com/gpubroker/gpubroker/broker/display"
+	"github.com/gpubroker/gpubroker/broker/wayland/proto"
+	"github.com/gpubroker/gpubroker/dmabuf"
+)
+
+// Layout is a format and modifier that the compositor offers for dma-bufs.
+type Layout struct {
+	Fourcc   dmabuf.Fourcc
+	Modifier dmabuf.Modifier
+}
+
+// Answer is how the compositor reacts to the creation of a dma-buf wl_buffer.
+type Answer int
+
+// The answers.
+const (
+	Created Answer = iota
+	Failed
+	Never     // no event at all
+	KillsConn // a protocol error on the params object
+)
+
+// Config says what the compositor offers and how it behaves. The zero Config has
+// wl_compositor, wl_subcompositor, wl_shm, xdg_wm_base and wp_viewporter, answers
+// at once, and releases a buffer when another takes its place.
+type Config struct {
+	DMABuf       uint32   // version of zwp_linux_dmabuf_v1, 0 for none
+	Layouts      []Layout // offered; from version 4 on in one tranche each
+	ShmFormats   []dmabuf.Fourcc
+	NoViewporter bool
+	NoXdgShell   bool
+	Seat         bool // a seat with a pointer
+	Decorations  bool
+
+	OnImport      func(l Layout) Answer // nil: Created
+	EarlyRelease  bool                  // release shm buffers at commit, as compositors that copy do
+	HoldReleases  bool                  // until Release
+	HoldFrames    bool                  // until Frame
+	HoldConfigure bool                  // until Configure
+}
+
+// Buffer is a wl_buffer.
+type Buffer struct {
+	ID       uint32
+	Shm      bool
+	Layout   Layout // Modifier is LINEAR for shared memory
+	W, H     int32
+	Offset   int32
+	Stride   int32
+	Planes   int
+	Released int // release events sent
+
+	mem       *dmabuf.FD // plane 0 or the pool; owned
+	destroyed bool
+}
+
+// Child is a mapped sub-surface at its parent's commit.
+type Child struct {
+	X, Y   int32
+	Buffer *Buffer
+	Source [4]float64
+	Pixel  uint32
+}
+
+// Commit is one wl_surface.commit of a surface that is no sub-surface, with the
+// state that it made current.
+type Commit struct {
+	Surface   uint32
+	Role      string // "toplevel" or ""
+	Title     string
+	AppID     string
+	Attached  bool    // this commit attached Buffer, or nothing if that is nil
+	Buffer    *Buffer // current content
+	Damage    []display.Rect
+	Transform proto.WlOutputTransform
+	Source    [4]float64 // viewport source x, y, w, h; -1 each when unset
+	Opaque    display.Rect
+	Frame     bool // a frame callback was asked for
+	Children  []Child
+	MinW      int32
+	MinH      int32
+	MaxW      int32
+	MaxH      int32
+	Geometry  display.Rect
+	Pixel     uint32 // first pixel of the buffer as a little-endian word, for shared memory
+}

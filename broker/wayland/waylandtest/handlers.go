@@ -1,0 +1,196 @@
+package waylandtest
+
+import (
+	"fmt"
+
+	"github.com/gpubroker/gpubroker/broker/display"
+	"github.com/gpubroker/gpubroker/broker/wayland/proto"
+	"github.com/gpubroker/gpubroker/broker/wayland/wire"
+	"github.com/gpubroker/gpubroker/dmabuf"
+)
+
+type request struct {
+	iface  proto.InterfaceID
+	opcode uint16
+}
+
+// handlers are the requests that do more than make or destroy an object.
+var handlers map[request]func(cl *client, o *object, m wire.Message) error
+
+func init() {
+	handlers = map[request]func(cl *client, o *object, m wire.Message) error{
+		{proto.IWlDisplay, proto.OpWlDisplaySync}:                                              displaySync,
+		{proto.IWlDisplay, proto.OpWlDisplayGetRegistry}:                                       getRegistry,
+		{proto.IWlRegistry, proto.OpWlRegistryBind}:                                            bind,
+		{proto.IWlCompositor, proto.OpWlCompositorCreateSurface}:                               createSurface,
+		{proto.IWlCompositor, proto.OpWlCompositorCreateRegion}:                                createRegion,
+		{proto.IWlRegion, proto.OpWlRegionAdd}:                                                 regionAdd,
+		{proto.IWlSurface, proto.OpWlSurfaceAttach}:                                            attach,
+		{proto.IWlSurface, proto.OpWlSurfaceDamageBuffer}:                                      damageBuffer,
+		{proto.IWlSurface, proto.OpWlSurfaceFrame}:                                             surfaceFrame,
+		{proto.IWlSurface, proto.OpWlSurfaceSetOpaqueRegion}:                                   setOpaque,
+		{proto.IWlSurface, proto.OpWlSurfaceSetBufferTransform}:                                setTransform,
+		{proto.IWlSurface, proto.OpWlSurfaceCommit}:                                            commit,
+		{proto.IWlSurface, proto.OpWlSurfaceDestroy}:                                           destroySurface,
+		{proto.IWlShm, proto.OpWlShmCreatePool}:                                                createPool,
+		{proto.IWlShmPool, proto.OpWlShmPoolCreateBuffer}:                                      poolCreateBuffer,
+		{proto.IWlShmPool, proto.OpWlShmPoolDestroy}:                                           destroyPool,
+		{proto.IWlBuffer, proto.OpWlBufferDestroy}:                                             destroyBuffer,
+		{proto.IXdgWmBase, proto.OpXdgWmBaseGetXdgSurface}:                                     getXdgSurface,
+		{proto.IXdgWmBase, proto.OpXdgWmBasePong}:                                              pong,
+		{proto.IXdgSurface, proto.OpXdgSurfaceGetToplevel}:                                     getToplevel,
+		{proto.IXdgSurface, proto.OpXdgSurfaceAckConfigure}:                                    ackConfigure,
+		{proto.IXdgSurface, proto.OpXdgSurfaceSetWindowGeometry}:                               setGeometry,
+		{proto.IXdgToplevel, proto.OpXdgToplevelSetTitle}:                                      setTitle,
+		{proto.IXdgToplevel, proto.OpXdgToplevelSetAppId}:                                      setAppID,
+		{proto.IXdgToplevel, proto.OpXdgToplevelSetMinSize}:                                    setMin,
+		{proto.IXdgToplevel, proto.OpXdgToplevelSetMaxSize}:                                    setMax,
+		{proto.IXdgToplevel, proto.OpXdgToplevelDestroy}:                                       destroyToplevel,
+		{proto.IWlSubcompositor, proto.OpWlSubcompositorGetSubsurface}:                         getSubsurface,
+		{proto.IWlSubsurface, proto.OpWlSubsurfaceSetPosition}:                                 setPosition,
+		{proto.IWpViewporter, proto.OpWpViewporterGetViewport}:                                 getViewport,
+		{proto.IWpViewport, proto.OpWpViewportSetSource}:                                       setSource,
+		{proto.IZwpLinuxDmabufV1, proto.OpZwpLinuxDmabufV1CreateParams}:                        createParams,
+		{proto.IZwpLinuxDmabufV1, proto.OpZwpLinuxDmabufV1GetDefaultFeedback}:                  defaultFeedback,
+		{proto.IZwpLinuxBufferParamsV1, proto.OpZwpLinuxBufferParamsV1Add}:                     paramsAdd,
+		{proto.IZwpLinuxBufferParamsV1, proto.OpZwpLinuxBufferParamsV1Create}:                  paramsCreate,
+		{proto.IZwpLinuxBufferParamsV1, proto.OpZwpLinuxBufferParamsV1Destroy}:                 paramsDestroy,
+		{proto.IWlSeat, proto.OpWlSeatGetPointer}:                                              getPointer,
+		{proto.IWlPointer, proto.OpWlPointerSetCursor}:                                         setCursor,
+		{proto.IZxdgDecorationManagerV1, proto.OpZxdgDecorationManagerV1GetToplevelDecoration}: getDecoration,
+	}
+}
+
+func displaySync(cl *client, _ *object, m wire.Message) error {
+	var a proto.WlDisplaySyncRequest
+	if err := a.Decode(m); err != nil {
+		return err
+	}
+	cl.done(wire.ID(a.Callback))
+	return nil
+}
+
+// global is an interface that the registry offers; its name is its index + 1.
+type global struct {
+	iface   proto.InterfaceID
+	version uint32
+}
+
+func (c *Compositor) globals() []global {
+	out := []global{{proto.IWlCompositor, 6}, {proto.IWlSubcompositor, 1}, {proto.IWlShm, 1}}
+	if !c.cfg.NoXdgShell {
+		out = append(out, global{proto.IXdgWmBase, 6})
+	}
+	if !c.cfg.NoViewporter {
+		out = append(out, global{proto.IWpViewporter, 1})
+	}
+	if c.cfg.DMABuf > 0 {
+		out = append(out, global{proto.IZwpLinuxDmabufV1, c.cfg.DMABuf})
+	}
+	if c.cfg.Seat {
+		out = append(out, global{proto.IWlSeat, 7})
+	}
+	if c.cfg.Decorations {
+		out = append(out, global{proto.IZxdgDecorationManagerV1, 1})
+	}
+	return out
+}
+
+func getRegistry(cl *client, _ *object, m wire.Message) error {
+	var a proto.WlDisplayGetRegistryRequest
+	if err := a.Decode(m); err != nil {
+		return err
+	}
+	for i, g := range cl.c.globals() {
+		a.Registry.SendGlobal(cl.out(), uint32(i+1), g.iface.String(), g.version)
+	}
+	return nil
+}
+
+func bind(cl *client, _ *object, m wire.Message) error {
+	var a proto.WlRegistryBindRequest
+	if err := a.Decode(m); err != nil {
+		return err
+	}
+	list := cl.c.globals()
+	if a.Name == 0 || int(a.Name) > len(list) || list[a.Name-1].iface.String() != a.Iface || a.Version == 0 || a.Version > list[a.Name-1].version {
+		return fmt.Errorf("no global %d of %s version %d", a.Name, a.Iface, a.Version)
+	}
+	switch list[a.Name-1].iface {
+	case proto.IWlShm:
+		shm := proto.WlShm(a.Id)
+		shm.SendFormat(cl.out(), proto.WlShmFormatArgb8888)
+		shm.SendFormat(cl.out(), proto.WlShmFormatXrgb8888)
+		for _, f := range cl.c.cfg.ShmFormats {
+			shm.SendFormat(cl.out(), proto.WlShmFormat(f))
+		}
+	case proto.IXdgWmBase:
+		cl.wmBase = a.Id
+	case proto.IZwpLinuxDmabufV1:
+		cl.dmabuf = a.Id
+		cl.sendModifiers(a.Version)
+	case proto.IWlSeat:
+		proto.WlSeat(a.Id).SendCapabilities(cl.out(), proto.WlSeatCapabilityPointer)
+	}
+	return nil
+}
+
+func pong(cl *client, _ *object, m wire.Message) error {
+	var a proto.XdgWmBasePongRequest
+	if err := a.Decode(m); err != nil {
+		return err
+	}
+	cl.pongs = append(cl.pongs, a.Serial)
+	return nil
+}
+
+func getPointer(cl *client, _ *object, m wire.Message) error {
+	var a proto.WlSeatGetPointerRequest
+	if err := a.Decode(m); err != nil {
+		return err
+	}
+	cl.pointer = wire.ID(a.Id)
+	return nil
+}
+
+func setCursor(cl *client, _ *object, m wire.Message) error {
+	var a proto.WlPointerSetCursorRequest
+	if err := a.Decode(m); err != nil {
+		return err
+	}
+	cl.c.mu.Lock()
+	cl.c.cursors = append(cl.c.cursors, Pointer{a.Serial, uint32(a.Surface)})
+	cl.c.mu.Unlock()
+	return nil
+}
+
+// region is a wl_region that grew by one rectangle, which is all we need.
+type region struct{ rect display.Rect }
+
+func createRegion(cl *client, _ *object, m wire.Message) error {
+	var a proto.WlCompositorCreateRegionRequest
+	if err := a.Decode(m); err != nil {
+		return err
+	}
+	cl.objects[wire.ID(a.Id)].data = &region{}
+	return nil
+}
+
+func regionAdd(_ *client, o *object, m wire.Message) error {
+	var a proto.WlRegionAddRequest
+	if err := a.Decode(m); err != nil {
+		return err
+	}
+	o.data.(*region).rect = rect(a.X, a.Y, a.Width, a.Height)
+	return nil
+}
+
+func rect(x, y, w, h int32) display.Rect {
+	return display.Rect{X: uint32(x), Y: uint32(y), W: uint32(w), H: uint32(h)}
+}
+
+// pool is a wl_shm_pool.
+type pool struct {
+	fd   *dmabuf.FD
+	size int32
+}
