@@ -254,3 +254,6 @@ func (d *Device) Release() (n int) {
 	})
 	return n
 }
+
+// Held is the number of chains held. On the loop.
+func (d *Device) Held() int { return len(d.held) }
