@@ -54,7 +54,7 @@ func (d *Device) need3D() error {
 }
 
 // context finds the header's context.
-func (d *Device) context(r *request) (*context, error) {
+func (d *Device) context(r *request) (*guestContext, error) {
 	if c := d.contexts[r.hdr.CtxID]; c != nil {
 		return c, nil
 	}
@@ -78,7 +78,7 @@ func (d *Device) ctxCreate(r *request) error {
 	if err := d.rend.CreateContext(id, 0, name); err != nil {
 		return fmt.Errorf("%w: %w", virtiogpu.ErrOutOfMemory, err)
 	}
-	d.contexts[id] = &context{id: id, name: name, idle: true}
+	d.contexts[id] = &guestContext{id: id, name: name, idle: true}
 	return nil
 }
 

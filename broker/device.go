@@ -5,7 +5,6 @@ import (
 	"sync/atomic"
 
 	"go.uber.org/zap"
-	"golang.org/x/sys/unix"
 
 	"github.com/gpubroker/gpubroker/broker/display"
 	"github.com/gpubroker/gpubroker/broker/guestmem"
@@ -70,11 +69,12 @@ type Device struct {
 
 	ctrl, cursor queue
 	chain        virtq.Chain // the chain being served; responses are written at once
+	req          request     // its command
 	cmd          []byte      // its bytes, copied out of guest memory
 	out          []byte      // its response
 
 	resources map[uint32]*resource
-	contexts  map[uint32]*context
+	contexts  map[uint32]*guestContext
 	scanouts  [display.MaxHeads]scanout
 	cursors   [display.MaxHeads]cursorState
 
@@ -100,23 +100,23 @@ type Device struct {
 type queue struct {
 	q     *virtq.Queue
 	kick  *dmabuf.FD
-	serve func()
+	serve func(ready bool)
 }
 
 // NewDevice makes the device. Called on any goroutine; Attach follows.
 func NewDevice(cfg DeviceConfig) *Device {
 	d := &Device{
 		cfg: cfg, log: cfg.Log, rend: cfg.Renderer, sink: cfg.Sink,
-		resources: map[uint32]*resource{}, contexts: map[uint32]*context{},
+		resources: map[uint32]*resource{}, contexts: map[uint32]*guestContext{},
 		out: make([]byte, 0, 4096), cmd: make([]byte, 0, 64<<10),
 	}
 	d.info = d.rend.Info()
 	d.onRetry, d.onRefresh = d.retryCopies, d.refresh
-	d.ctrl.serve = func() { d.serve(&d.ctrl, virtiogpu.ControlQueue) }
-	d.cursor.serve = func() { d.serve(&d.cursor, virtiogpu.CursorQueue) }
+	d.ctrl.serve = func(kicked bool) { d.serve(&d.ctrl, virtiogpu.ControlQueue, kicked) }
+	d.cursor.serve = func(kicked bool) { d.serve(&d.cursor, virtiogpu.CursorQueue, kicked) }
 	cfg.Fences.f = d.fenceSignalled
 	if fd := d.rend.PollFD(); fd >= 0 {
-		cfg.Loop.Call(func() { cfg.Loop.Watch(fd, d.rend.Poll) })
+		cfg.Loop.Call(func() { cfg.Loop.Watch(fd, func(bool) { d.rend.Poll() }) })
 	}
 	return d
 }
@@ -267,16 +267,4 @@ func (d *Device) Detach() {
 	d.stopQueue(&d.cursor)
 	d.Reset()
 	d.mem = nil
-}
-
-// drainKick empties an eventfd. Its file description is shared with QEMU, so
-// its flags stay as they are and it is read only after poll said so; a spurious
-// turn finds nothing and leaves it alone.
-func drainKick(fd *dmabuf.FD) {
-	fds := [1]unix.PollFd{{Fd: int32(fd.Int()), Events: unix.POLLIN}}
-	if n, err := unix.Poll(fds[:], 0); err != nil || n == 0 {
-		return
-	}
-	var buf [8]byte
-	_, _ = unix.Read(fd.Int(), buf[:])
 }

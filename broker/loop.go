@@ -33,7 +33,7 @@ type Loop struct {
 
 type watch struct {
 	fd int
-	f  func()
+	f  func(ready bool)
 }
 
 // NewLoop starts the thread. Close ends it.
@@ -84,9 +84,10 @@ func (l *Loop) Call(f func()) {
 	}
 }
 
-// Watch calls f whenever fd is readable, until Unwatch. The caller keeps fd
-// open. Called on the render thread.
-func (l *Loop) Watch(fd int, f func()) {
+// Watch calls f whenever fd is readable, until Unwatch, and after Again; ready
+// says whether poll reported fd. The caller keeps fd open. Called on the render
+// thread.
+func (l *Loop) Watch(fd int, f func(ready bool)) {
 	l.watches = append(l.watches, watch{fd, f})
 	l.fds = nil
 }
@@ -174,10 +175,11 @@ func (l *Loop) poll() {
 	}
 	fds := l.fds
 	for i := 1; i < len(fds); i++ {
-		if fds[i].Revents == 0 && !again {
+		ready := fds[i].Revents != 0
+		if !ready && !again {
 			continue
 		}
-		l.watches[i-1].f()
+		l.watches[i-1].f(ready)
 		if l.fds == nil {
 			return // the set changed under us; poll tells the rest again
 		}

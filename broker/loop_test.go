@@ -53,7 +53,7 @@ func TestLoopWatch(t *testing.T) {
 	got := make(chan struct{}, 8)
 	var buf [8]byte
 	l.Call(func() {
-		l.Watch(fd, func() {
+		l.Watch(fd, func(bool) {
 			_, _ = unix.Read(fd, buf[:])
 			got <- struct{}{}
 		})

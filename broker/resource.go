@@ -77,8 +77,8 @@ func (r *resource) detachCtx(ctx uint32) {
 	}
 }
 
-// context is one row of the context table.
-type context struct {
+// guestContext is one row of the context table.
+type guestContext struct {
 	id   uint32
 	init uint32
 	name string

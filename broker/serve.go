@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
 
 	"github.com/gpubroker/gpubroker/broker/guestmem"
 	"github.com/gpubroker/gpubroker/broker/virtiogpu"
@@ -26,11 +27,16 @@ type request struct {
 }
 
 // serve drains a queue. It is the watch of the queue's kick eventfd.
-func (d *Device) serve(u *queue, kind virtiogpu.QueueKind) {
+func (d *Device) serve(u *queue, kind virtiogpu.QueueKind, kicked bool) {
 	if u.q == nil {
 		return
 	}
-	drainKick(u.kick)
+	if kicked {
+		// The eventfd's file description is shared with QEMU: its flags stay as
+		// they are, and it is read only when poll reported it.
+		var count [8]byte
+		_, _ = unix.Read(u.kick.Int(), count[:])
+	}
 	d.ringOK(u.q.DisableKicks())
 	for n := 0; u.q != nil; n++ {
 		if n == batch {
@@ -74,14 +80,14 @@ func (d *Device) ringOK(err error) bool {
 // serveChain runs the command in d.chain and completes it, now or when its
 // fence signals.
 func (d *Device) serveChain(q *virtq.Queue, kind virtiogpu.QueueKind) {
-	c := &d.chain
-	var r request
-	err := d.fetch(&r, c, kind)
+	c, r := &d.chain, &d.req
+	*r = request{}
+	err := d.fetch(r, c, kind)
 	if err == nil {
-		err = d.dispatch(&r)
+		err = d.dispatch(r)
 	}
 	d.stats.Commands.Add(1)
-	written := d.respond(&r, c, err)
+	written := d.respond(r, c, err)
 	done := r.fence == 0 || d.signalled(r.fenceCtx, r.fence)
 	if kind == virtiogpu.ControlQueue && r.hdr.Fenced() && !(done && d.fences.empty()) {
 		// Failed commands carry their fence too: none overtakes another.

@@ -1,0 +1,157 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"go.uber.org/zap"
+
+	"github.com/gpubroker/gpubroker/broker/display"
+	"github.com/gpubroker/gpubroker/broker/vhostuser"
+	"github.com/gpubroker/gpubroker/dmabuf"
+	"github.com/gpubroker/gpubroker/virgl"
+)
+
+// Config says what a Server does.
+type Config struct {
+	// Socket is the path to listen on, one front-end after the other; or FD is
+	// a connected socket to serve (ownership passes) until its peer leaves.
+	Socket string
+	FD     *dmabuf.FD
+
+	Virgl      VirglMode
+	RenderNode string // empty: the first that works, else surfaceless
+
+	Display        string // "wayland", "qemu", "headless" or "auto"
+	WaylandDisplay string // empty: $WAYLAND_DISPLAY
+	Title          string // of the Wayland windows
+	Heads          int    // scanouts, 1 to display.MaxHeads
+	Mode           display.Mode
+
+	Control string // path of the control socket; empty: none
+	Version string
+	Log     *zap.Logger
+}
+
+// Server is a running broker: one render thread, one device, one display.
+type Server struct {
+	cfg     Config
+	log     *zap.Logger
+	loop    *Loop
+	rend    virgl.Renderer
+	sink    display.Sink
+	events  *SinkEvents
+	dev     *Device
+	ln      *vhostuser.Listener
+	control *Control
+}
+
+// NewServer starts everything that can fail early: the socket, the renderer,
+// the display. On error nothing is left behind.
+func NewServer(cfg Config) (_ *Server, err error) {
+	if cfg.Heads < 1 || cfg.Heads > display.MaxHeads {
+		return nil, fmt.Errorf("broker: --heads %d: want 1 to %d", cfg.Heads, display.MaxHeads)
+	}
+	if (cfg.Socket == "") == (cfg.FD == nil) {
+		return nil, errors.New("broker: want either --socket-path or --fd")
+	}
+	s := &Server{cfg: cfg, log: cfg.Log}
+	defer func() {
+		if err != nil {
+			s.Close()
+		}
+	}()
+	if cfg.Socket != "" {
+		if s.ln, err = vhostuser.Listen(cfg.Socket); err != nil {
+			return nil, err
+		}
+	}
+	if s.loop, err = NewLoop(); err != nil {
+		return nil, err
+	}
+	relay := &FenceRelay{}
+	if s.rend, err = startRenderer(s.loop, &cfg, relay); err != nil {
+		return nil, err
+	}
+	info := s.rend.Info()
+	s.log.Info("renderer", zap.String("library", info.Library), zap.String("node", info.Node),
+		zap.Bool("gl", info.GL), zap.Bool("dmabuf_export", info.DMABufExport))
+	s.events = NewSinkEvents(s.loop)
+	var setSocket func(*dmabuf.FD)
+	if s.sink, setSocket, err = openSink(&cfg, s.events); err != nil {
+		return nil, err
+	}
+	s.log.Info("display", zap.String("sink", s.sink.Name()))
+	dc := DeviceConfig{
+		Loop: s.loop, Renderer: s.rend, Fences: relay, Sink: s.sink, SetDisplaySocket: setSocket,
+		Heads: cfg.Heads, Log: s.log,
+	}
+	s.dev = NewDevice(dc)
+	s.events.Bind(s.dev)
+	if cfg.Control != "" {
+		if s.control, err = ListenControl(cfg.Control, s.Status); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// Status describes the broker now; table says whether to list the tables. Any
+// goroutine but the render thread.
+func (s *Server) Status(table bool) Status {
+	st := s.dev.Status(table)
+	st.Version = s.cfg.Version
+	return st
+}
+
+// Run serves front-ends until ctx ends; with Config.FD only the one there.
+func (s *Server) Run(ctx context.Context) error {
+	b, err := vhostuser.NewBackend(vhostuser.Config{Device: s.dev, Executor: s.loop, Log: s.log.Named("vhost-user")})
+	if err != nil {
+		return err
+	}
+	if s.cfg.FD == nil {
+		s.log.Info("listening", zap.String("socket", s.ln.Path()))
+		return b.Run(ctx, s.ln)
+	}
+	fd := s.cfg.FD
+	s.cfg.FD = nil
+	conn, err := vhostuser.FromFD(fd)
+	if err != nil {
+		return err
+	}
+	return b.Serve(ctx, conn)
+}
+
+// Close ends everything and returns the last status. It is safe after a failed
+// NewServer and may be called once.
+func (s *Server) Close() Status {
+	var last Status
+	if s.control != nil {
+		_ = s.control.Close()
+	}
+	if s.ln != nil {
+		_ = s.ln.Close()
+	}
+	if s.cfg.FD != nil {
+		_ = s.cfg.FD.Close()
+	}
+	if s.dev != nil {
+		last = s.Status(false)
+		s.events.Bind(nil)
+		s.dev.Close()
+	}
+	if s.sink != nil {
+		_ = s.sink.Close()
+	}
+	if s.loop != nil {
+		s.loop.Call(func() {
+			if s.rend != nil {
+				_ = s.rend.Close()
+			}
+		})
+		_ = s.loop.Close()
+	}
+	return last
+}
