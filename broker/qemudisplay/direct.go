@@ -72,9 +72,6 @@ func (s *session) scanoutDMABuf(i int, f *frame) error {
 // answer is awaited before anything else is sent.
 func (s *session) updateDMABuf(i int, f *frame) error {
 	r := display.Rect{X: f.damage.X - f.src.X, Y: f.damage.Y - f.src.Y, W: f.damage.W, H: f.damage.H}
-	if r.Empty() {
-		return nil
-	}
 	s.out = words(begin(s.out), uint32(i), r.X, r.Y, r.W, r.H)
 	s.acking = true
 	if err := s.request(reqDMABufUpdate); err != nil {

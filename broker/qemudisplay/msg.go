@@ -124,7 +124,7 @@ func parse(p []byte, want request) (r reply, n int, err error) {
 	if r.req != want {
 		return reply{}, 0, fmt.Errorf("%w: reply to %v, want %v", ErrProtocol, r.req, want)
 	}
-	if need, _ := replySize(r.req); uint64(size) != uint64(need) {
+	if need, ok := replySize(r.req); !ok || uint64(size) != uint64(need) {
 		return reply{}, 0, fmt.Errorf("%w: reply to %v has size %d, want %d", ErrProtocol, r.req, size, need)
 	}
 	n = headerSize + int(size)

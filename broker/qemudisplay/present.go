@@ -20,7 +20,9 @@ const maxUpdate = 8 << 20
 // The error is the connection's: a frame that cannot be shown is logged.
 func (s *session) show(i int, f frame) error {
 	b := f.buf
-	f.damage = f.damage.Intersect(f.src)
+	if f.damage = f.damage.Intersect(f.src); f.damage.Empty() {
+		f.damage = f.src
+	}
 	if !inside(f.src, b) {
 		s.unshowable(i, f, fmt.Errorf("%w: source %+v outside of the buffer", ErrFrame, f.src))
 		return nil
