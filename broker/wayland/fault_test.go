@@ -169,13 +169,13 @@ func TestCompositorDies(t *testing.T) {
 			f = frameOf(d)
 		}
 		s.Present(f)
-		frames := len(c.Frames())
 		waylandtest.Eventually(t, "the frame is shown with the cursor", func() bool {
 			return len(c.Frames()) > 0 && f.Buffer.Reading() && len(last(c).Children) == 1
 		})
+		frames := len(c.Frames())
 		c.Kill()
 		waylandtest.Eventually(t, "the window is back", func() bool {
-			return s.Stats().Reconnects.Load() == uint64(i+1) && len(c.Frames()) > frames && len(last(c).Children) == 1
+			return s.Stats().Reconnects.Load() == uint64(i+1) && len(c.Frames()) > frames && len(last(c).Children) == 1 && f.Buffer.Reading()
 		})
 		if n := s.Stats().ImportsLive.Load(); n != 1 {
 			t.Errorf("%d imports live after a reconnect, want 1", n)

@@ -22,6 +22,7 @@ type Conn struct {
 	w   int
 	fds FDQueue
 	oob []byte
+	sys sysmsg
 }
 
 // NewConn takes ownership of a connected stream socket and makes it
@@ -96,7 +97,7 @@ func (c *Conn) Receive() (int, error) {
 
 func (c *Conn) recvmsg() (n, oobn, flags int, err error) {
 	for {
-		n, oobn, flags, _, err = unix.Recvmsg(c.fd.Int(), c.in[c.w:], c.oob, unix.MSG_CMSG_CLOEXEC|unix.MSG_DONTWAIT)
+		n, oobn, flags, err = c.sys.recv(c.fd.Int(), c.in[c.w:], c.oob, unix.MSG_CMSG_CLOEXEC|unix.MSG_DONTWAIT)
 		if !errors.Is(err, unix.EINTR) {
 			return n, oobn, flags, err
 		}
@@ -197,7 +198,7 @@ func (c *Conn) sendmsg(b []byte, fds []outFD) (int, error) {
 		oob = unix.UnixRights(raws[:len(fds)]...)
 	}
 	for {
-		n, err := unix.SendmsgN(c.fd.Int(), b, oob, nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
+		n, err := c.sys.send(c.fd.Int(), b, oob, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
 		if !errors.Is(err, unix.EINTR) {
 			return n, err
 		}
