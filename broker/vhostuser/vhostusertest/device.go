@@ -3,6 +3,7 @@ package vhostusertest
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/gpubroker/gpubroker/broker/guestmem"
@@ -233,19 +234,22 @@ func (d *Device) echo(c *virtq.Chain) uint32 {
 }
 
 // Release completes the chains held, the last one first, on the queues that run
-// now. It returns their number. Any goroutine but the loop's.
+// now; those of stopped queues stay. It returns their number. Any goroutine but
+// the loop's.
 func (d *Device) Release() (n int) {
 	d.Loop.Call(func() {
-		for i := len(d.held) - 1; i >= 0; i-- {
-			h := d.held[i]
+		var kept []heldChain
+		for _, h := range slices.Backward(d.held) {
 			q := d.queues[h.queue].q
 			if q == nil {
+				kept = append(kept, h)
 				continue
 			}
 			_ = q.Push(h.chain.Head, d.echo(h.chain))
 			n++
 		}
-		d.held = nil
+		slices.Reverse(kept)
+		d.held = kept
 		for i := range d.queues {
 			if q := d.queues[i].q; q != nil {
 				_ = q.Notify()

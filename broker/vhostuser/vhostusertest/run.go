@@ -31,7 +31,8 @@ func (f *Frontend) start() error {
 			return err
 		}
 	}
-	bits := f.driver | f.cfg.Profile.ForcedBits
+	// The bit is between front-end and back-end; the driver never sees it.
+	bits := f.driver&^vhostuser.FProtocolFeatures | f.cfg.Profile.ForcedBits
 	if f.proto != 0 {
 		bits |= vhostuser.FProtocolFeatures
 	}
