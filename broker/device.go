@@ -92,8 +92,9 @@ type Device struct {
 	eventsRead atomic.Uint32 // VIRTIO_GPU_EVENT_*, bits set for the guest to read
 	stats      Counters
 
-	onRetry, onRefresh func() // bound once, so that posting allocates nothing
-	quiet              logLimit
+	onRetry func()               // bound once, so that posting allocates nothing
+	onIdle  func(*dmabuf.Buffer) // likewise
+	quiet   logLimit
 }
 
 // queue is one virtqueue while it runs.
@@ -111,7 +112,7 @@ func NewDevice(cfg DeviceConfig) *Device {
 		out: make([]byte, 0, 4096), cmd: make([]byte, 0, 64<<10),
 	}
 	d.info = d.rend.Info()
-	d.onRetry, d.onRefresh = d.retryCopies, d.refresh
+	d.onRetry, d.onIdle = d.retryCopies, d.frameIdle
 	d.ctrl.serve = func(kicked bool) { d.serve(&d.ctrl, virtiogpu.ControlQueue, kicked) }
 	d.cursor.serve = func(kicked bool) { d.serve(&d.cursor, virtiogpu.CursorQueue, kicked) }
 	cfg.Fences.f = d.fenceSignalled

@@ -162,18 +162,14 @@ func (d *Device) show(head int, damage display.Rect, flushedAt int64) {
 // it changes.
 func (d *Device) pictureOf(res *resource) (buf *dmabuf.Buffer, copied bool) {
 	d.export(res)
-	why := ""
 	switch {
 	case res.buf == nil:
-		why = "no dma-buf: " + res.exportErr.Error()
 	case res.buf.Kind == dmabuf.KindShm:
-		d.logTier(res, "shm", "the pixels are in shared memory")
+		d.logTier(res, tierShm)
 		return res.buf, false
 	case d.sink.Accepts(res.buf.Fourcc, res.buf.Modifier):
-		d.logTier(res, "dmabuf", "")
+		d.logTier(res, tierDMABuf)
 		return res.buf, false
-	default:
-		why = "the display does not take " + res.buf.Fourcc.String() + " with modifier " + res.buf.Modifier.String()
 	}
 	if res.frames == nil {
 		frames, err := shmfallback.AllocSwapchain(copyBuffers, res.args.Width, res.args.Height, dmabuf.XRGB8888, fmt.Sprintf("frame of resource %d", res.id))
@@ -182,17 +178,34 @@ func (d *Device) pictureOf(res *resource) (buf *dmabuf.Buffer, copied bool) {
 			return nil, false
 		}
 		res.frames = frames
-		frames.OnIdle(d.frameIdle)
+		frames.OnIdle(d.onIdle)
 	}
-	d.logTier(res, "shm copy", why)
+	d.logTier(res, tierCopy)
 	return nil, true
 }
 
-func (d *Device) logTier(res *resource, tier, why string) {
+// The ways that a resource's pixels reach the display.
+const (
+	tierDMABuf = "dmabuf"   // its own memory, not copied
+	tierShm    = "shm"      // the shared memory that it was uploaded to
+	tierCopy   = "shm copy" // read back into shared memory for each frame
+)
+
+// logTier logs how a resource is presented when that changes, and why not better.
+func (d *Device) logTier(res *resource, tier string) {
 	if res.tierLogged == tier {
 		return
 	}
 	res.tierLogged = tier
+	why := ""
+	switch {
+	case tier == tierShm:
+		why = "classic 2D resource: the guest's pixels are copied once, into what the display reads"
+	case tier == tierCopy && res.buf == nil:
+		why = "no dma-buf: " + res.exportErr.Error()
+	case tier == tierCopy:
+		why = "the display does not take " + res.buf.Fourcc.String() + " with modifier " + res.buf.Modifier.String()
+	}
 	d.log.Info("presenting", zap.Uint32("resource", res.id), zap.String("tier", tier), zap.String("why", why),
 		zap.Uint32("width", res.args.Width), zap.Uint32("height", res.args.Height))
 }

@@ -70,6 +70,7 @@ type Fake struct {
 	resources map[uint32]*resource // guarded by mu
 	pending   []Fence              // guarded by mu; not signalled
 	signalled []Fence              // guarded by mu; not yet reported by Poll
+	reporting []Fence              // guarded by mu; Poll's own while it runs
 	failing   map[Op]failure       // guarded by mu
 	calls     map[Op]int           // guarded by mu
 	misuse    []string             // guarded by mu

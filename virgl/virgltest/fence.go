@@ -63,7 +63,7 @@ func (f *Fake) Poll() {
 	var count [8]byte
 	_, _ = unix.Read(f.event.Int(), count[:])
 	done := f.signalled
-	f.signalled = nil
+	f.signalled, f.reporting = f.reporting[:0], done // two lists that take turns
 	f.mu.Unlock()
 	for _, x := range done {
 		f.cfg.OnFence(x.Ctx, x.ID)
