@@ -278,5 +278,9 @@ func (l *loop) letGo() {
 
 // hint adds to a failed connect what to do about it.
 func hint(err error) error {
+	var op *wire.OpError
+	if errors.As(err, &op) {
+		err = op.Err // the caller names the path
+	}
 	return fmt.Errorf("%w: %w; start a compositor, set WAYLAND_DISPLAY to its socket, or choose another display", ErrNoCompositor, err)
 }

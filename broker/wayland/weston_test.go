@@ -2,6 +2,7 @@ package wayland_test
 
 import (
 	"image"
+	"image/color"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -230,4 +231,64 @@ func eventually(t *testing.T, what string, f func() bool) {
 		}
 		time.Sleep(2 * time.Millisecond)
 	}
+}
+
+// TestSway shows a window on a compositor of another family (wlroots), which
+// floats it because its size is fixed: the picture must be somewhere, whole.
+func TestSway(t *testing.T) {
+	c := labtest.Sway(t, lab.SwayOptions{W: 640, H: 480})
+	s := newSink(t, c.Socket(), nil)
+	img, ptr := pattern(headW, headH, 9), arrow(32)
+	for _, yInvert := range []bool{false, true} {
+		b := buffer(t, img, dmabuf.XRGB8888, yInvert)
+		s.Present(frameOf(b))
+		s.ShowCursor(&display.Cursor{X: 100, Y: 50, W: 32, H: 32, Pixels: argb(ptr)})
+		want := paste(img, ptr, 100, 50)
+		var shot image.Image
+		eventually(t, "the picture is on the screen", func() bool {
+			var err error
+			if shot, err = c.Screenshot(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			return find(shot, want)
+		})
+		if os.Getenv("GPUBROKER_KEEP") != "" {
+			golden.Keep(t, "sway", shot)
+		}
+		s.Drop(b)
+		b.Release()
+	}
+	if n := s.Stats().Reconnects.Load(); n != 0 {
+		t.Errorf("%d reconnects", n)
+	}
+}
+
+// find reports whether want is a part of shot.
+func find(shot image.Image, want picture) bool {
+	size, limit := want.Bounds().Size(), shot.Bounds()
+	for y := limit.Min.Y; y <= limit.Max.Y-size.Y; y++ {
+		for x := limit.Min.X; x <= limit.Max.X-size.X; x++ {
+			if same(shot.At(x, y), want.At(0, 0)) && same(shot.At(x+size.X-1, y+size.Y-1), want.At(size.X-1, size.Y-1)) && matches(shot, want, x, y) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func matches(shot image.Image, want picture, x, y int) bool {
+	for wy := range want.Rect.Dy() {
+		for wx := range want.Rect.Dx() {
+			if !same(shot.At(x+wx, y+wy), want.At(wx, wy)) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func same(a, b color.Color) bool {
+	ar, ag, ab, _ := a.RGBA()
+	br, bg, bb, _ := b.RGBA()
+	return ar == br && ag == bg && ab == bb
 }
