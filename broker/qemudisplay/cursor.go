@@ -53,7 +53,7 @@ func cut(hot, n uint32) (from, size uint32) {
 	return from, cursorSize
 }
 
-func (b *cursorBox) move(x, y uint32) {
+func (b *cursorBox) move(x, y int32) {
 	b.moved = true
 	b.x, b.y = x, y
 }
@@ -85,7 +85,7 @@ func (s *session) sendCursor(i int) error {
 	if !c.moved {
 		return nil
 	}
-	pos := [3]uint32{uint32(i), c.x, c.y}
+	pos := [3]uint32{uint32(i), uint32(c.x), uint32(c.y)}
 	msg := words(begin(s.out), pos[:]...)
 	req := reqCursorPos
 	switch {

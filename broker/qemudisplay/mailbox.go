@@ -44,7 +44,7 @@ type cursorBox struct {
 	picture    bool // the picture changed
 	moved      bool // the position changed
 	visible    bool
-	x, y       uint32
+	x, y       int32
 	hotX, hotY uint32
 	pixels     []byte // cursorSize² pixels of four bytes once a picture came
 }

@@ -398,6 +398,7 @@ func TestBackPressure(t *testing.T) {
 	for range 10 {
 		r.present(0, bufs[2], whole(bufs[2]), whole(bufs[2]))
 		r.s.MoveCursor(0, 5, 6)
+		time.Sleep(time.Millisecond) // time enough to send it, if it were sent
 	}
 	r.present(0, bufs[3], whole(bufs[3]), whole(bufs[3]))
 	r.quiet(bufs[2])
@@ -543,7 +544,7 @@ func TestCursor(t *testing.T) {
 		{256, 256, 255, 130, 192, 98, 63, 32},
 		{65, 1, 0xffffffff, 0xffffffff, 1, 0, 63, 63},
 	} {
-		r.s.ShowCursor(&display.Cursor{Head: 0, X: 100, Y: uint32(200 + i), HotX: c.hotX, HotY: c.hotY, W: c.w, H: c.h, Pixels: pix(c.w, c.h)})
+		r.s.ShowCursor(&display.Cursor{Head: 0, X: 100, Y: int32(200 + i), HotX: c.hotX, HotY: c.hotY, W: c.w, H: c.h, Pixels: pix(c.w, c.h)})
 		r.q.Wait("cursor", func() bool { return r.q.Cursor(0).Y == uint32(200+i) })
 		got := r.q.Cursor(0)
 		if !got.Visible || got.X != 100 || got.HotX != c.wantHotX || got.HotY != c.wantHotY {
