@@ -8,21 +8,44 @@ import (
 	"github.com/gpubroker/gpubroker/virgl/virglcmd"
 )
 
-// slowLoops makes SlowFragmentShader take some 100 ms for 512 × 512 texels on
-// llvmpipe with two cores.
-const slowLoops = 2000
+const slowSize = 256 // texels, square
 
-const slowSize = 512
-
+// slow draws a picture that takes some 50 ms, whatever the machine.
 func (g *guest) slow(id uint32, rgba [4]float32) {
 	g.t.Helper()
+	for g.loops == 0 {
+		g.calibrate(id)
+	}
+	g.slowDraw(id, rgba, g.loops)
+}
+
+func (g *guest) slowDraw(id uint32, rgba [4]float32, loops float32) {
+	g.t.Helper()
 	g.draw(id, virglcmd.FormatB8G8R8A8, slowSize, slowSize, virglcmd.SlowFragmentShader,
-		virglcmd.TriangleStrip, virglcmd.Quad(rgba, rgba), slowLoops)
+		virglcmd.TriangleStrip, virglcmd.Quad(rgba, rgba), loops)
+}
+
+// calibrate finds out how often the slow shader has to go round.
+func (g *guest) calibrate(id uint32) {
+	g.t.Helper()
+	g.slowDraw(id, testColor, 1) // compiles the shaders
+	g.r.settle()
+	for loops := float32(64); loops < 60000; loops *= 2 {
+		start := time.Now()
+		g.slowDraw(id, testColor, loops)
+		g.r.settle()
+		if took := time.Since(start); took > 50*time.Millisecond {
+			g.loops = loops
+			g.t.Logf("%v rounds of the slow shader take %v", loops, took)
+			return
+		}
+	}
+	g.loops = 60000
 }
 
 // TestFenceWaits submits slow work in one context and asks for a fence from three
 // places: the same context, another context that did quick work since, and context
-// 0. None may signal before the slow work can be done.
+// 0. None may signal while the slow work goes on, which reading the picture shows.
 func TestFenceWaits(t *testing.T) {
 	var signalled []uint32
 	onThread(t, func(_, id uint32) { signalled = append(signalled, id) }, func(r *renderer) {
@@ -31,13 +54,8 @@ func TestFenceWaits(t *testing.T) {
 			g.target(id, virglcmd.FormatB8G8R8A8, slowSize, slowSize, 0)
 		}
 		other.target(4, virglcmd.FormatB8G8R8A8, 64, 64, 0)
-		g.slow(1, testColor) // compiles the shaders
-		r.settle()
-
-		start := time.Now()
 		g.slow(1, testColor)
 		r.settle()
-		whole := time.Since(start)
 
 		id := uint32(0)
 		for _, from := range []struct {
@@ -67,9 +85,12 @@ func TestFenceWaits(t *testing.T) {
 			}
 			waitFence(t, r, func() bool { return len(signalled) > 0 })
 			took := time.Since(start)
-			t.Logf("%s: fence after %v, the work takes %v", from.name, took, whole)
-			if took < whole/4 {
-				t.Errorf("%s: fence after %v, but the work before it takes %v", from.name, took, whole)
+			start = time.Now()
+			g.read(1, slowSize, slowSize, 4)
+			rest := time.Since(start)
+			t.Logf("%s: fence after %v, reading then takes %v", from.name, took, rest)
+			if rest > took {
+				t.Errorf("%s: fence after %v, but the work went on for %v", from.name, took, rest)
 			}
 			if len(signalled) != 1 || signalled[0] != id {
 				t.Errorf("%s: signalled %v, want %d", from.name, signalled, id)

@@ -17,6 +17,7 @@ type guest struct {
 	vertices uint32
 	b        virglcmd.Builder
 	objects  uint32
+	loops    float32 // of the slow shader
 }
 
 const vertexBufferSize = 4096
@@ -77,6 +78,7 @@ func (g *guest) clear(id, format uint32, rgba [4]float32) {
 	g.b.CreateSurface(h.Surface, id, format, 0, 0)
 	g.b.SetFramebuffer(h.Surface)
 	g.b.Clear(virglcmd.ClearColor0, rgba, 0, 0)
+	g.b.DestroyObject(virglcmd.ObjectSurface, h.Surface) // the framebuffer holds it until the next
 	g.submit()
 }
 

@@ -268,7 +268,7 @@ func TestReset(t *testing.T) {
 	signalled := 0
 	onThread(t, func(_, _ uint32) { signalled++ }, func(r *renderer) {
 		before := 0
-		for round := range 20 {
+		for round := range 8 {
 			if round == 1 {
 				before = fdtest.Count(t)
 			}
@@ -305,7 +305,7 @@ func TestReset(t *testing.T) {
 			t.Errorf("%d fences signalled after Reset", signalled)
 		}
 		if after := fdtest.Count(t); after > before {
-			t.Errorf("%d descriptors after 20 resets, %d after the first", after, before)
+			t.Errorf("%d descriptors after 8 resets, %d after the first", after, before)
 		}
 		// The fence thread must have survived.
 		g := newGuest(t, r, 1)

@@ -1,6 +1,7 @@
 package virgl
 
 import (
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -37,8 +38,15 @@ var logger atomic.Pointer[libLogger]
 // Levels of enum virgl_log_level_flags (virglrenderer.h, since 1.0).
 var logLevels = [...]zapcore.Level{zap.DebugLevel, zap.InfoLevel, zap.WarnLevel, zap.ErrorLevel}
 
+// harmless is what 1.1 to 1.3 call an error when a fence's turn came before its
+// creator could export it (vrend_renderer_create_fence). It happens all the time.
+var harmless = []string{"virgl_fence_set_fd: failed err=-9", "failed to export fence sync object"}
+
 func (l *libLogger) line(level zapcore.Level, text string) {
 	text = strings.TrimRight(text, "\n")
+	if slices.ContainsFunc(harmless, func(h string) bool { return strings.Contains(text, h) }) {
+		level = zap.DebugLevel
+	}
 	if text == "" || !l.zap.Core().Enabled(level) {
 		return
 	}

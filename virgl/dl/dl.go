@@ -10,6 +10,7 @@ package dl
 import (
 	"errors"
 	"fmt"
+	"runtime"
 
 	"github.com/ebitengine/purego"
 )
@@ -41,6 +42,9 @@ type Spec struct {
 // error wraps [ErrMissing] and says what the linker said for every name, and
 // which package to install.
 func Open(s Spec) (*Library, error) {
+	// dlerror's text belongs to the thread that called dlopen.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	var failed []error
 	for _, name := range s.Sonames {
 		h, err := purego.Dlopen(name, purego.RTLD_NOW|purego.RTLD_GLOBAL)
