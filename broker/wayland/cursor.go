@@ -152,7 +152,7 @@ func (c *cursorSurface) dropSlot(s *cursorSlot) {
 // draw puts the wanted picture on the surface; false means that all slots are
 // with the compositor just now.
 func (c *cursorSurface) draw(want *cursorBox) bool {
-	if want.w == 0 || want.h == 0 {
+	if want.w == 0 || want.h == 0 || c.win.blank {
 		c.hide()
 		return true
 	}
@@ -207,7 +207,7 @@ func (c *cursorSurface) place(want *cursorBox) {
 		return
 	}
 	out := c.win.se.out()
-	at := clipCursor(want.x, want.y, want.hotX, want.hotY, c.shown.w, c.shown.h, c.win.w, c.win.height)
+	at := clipCursor(want.x, want.y, c.shown.w, c.shown.h, c.win.w, c.win.height)
 	if c.viewport == 0 && !at.src.Empty() {
 		at.x -= int32(at.src.X)
 		at.y -= int32(at.src.Y)

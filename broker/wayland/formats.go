@@ -3,6 +3,7 @@ package wayland
 import (
 	"encoding/binary"
 	"fmt"
+	"maps"
 
 	"golang.org/x/sys/unix"
 
@@ -98,10 +99,13 @@ func (d *dmabufFormats) feedback(m wire.Message) error {
 		}
 		return d.addTranche(ev.Indices)
 	case proto.EvZwpLinuxDmabufFeedbackV1Done:
+		same := maps.Equal(d.offered, d.tranche)
+		changed := d.built && !same
 		d.offered, d.tranche = d.tranche, map[layout]struct{}{}
-		changed := d.built
 		d.built = true
-		d.s.publishFormats()
+		if !same {
+			d.s.publishFormats()
+		}
 		if changed {
 			d.s.refresh()
 		}

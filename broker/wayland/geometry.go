@@ -43,11 +43,10 @@ type clip struct {
 	src  display.Rect // empty if nothing is visible
 }
 
-// clipCursor places a w x h picture with its hot spot at x, y in a window of
-// winW x winH pixels.
-func clipCursor(x, y, hotX, hotY, w, h, winW, winH uint32) clip {
-	x0, w0, left := clipSpan(int64(x)-int64(hotX), int64(w), int64(winW))
-	y0, h0, top := clipSpan(int64(y)-int64(hotY), int64(h), int64(winH))
+// clipCursor places a w x h picture at x, y in a window of winW x winH pixels.
+func clipCursor(x, y int32, w, h, winW, winH uint32) clip {
+	x0, w0, left := clipSpan(int64(x), int64(w), int64(winW))
+	y0, h0, top := clipSpan(int64(y), int64(h), int64(winH))
 	if w0 <= 0 || h0 <= 0 {
 		return clip{}
 	}

@@ -1,6 +1,7 @@
 package wayland
 
 import (
+	"math"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -58,20 +59,19 @@ func TestCropOffset(t *testing.T) {
 
 func TestClipCursor(t *testing.T) {
 	for _, c := range []struct {
-		x, y, hotX, hotY uint32
-		want             clip
+		x, y int32
+		want clip
 	}{
-		{50, 40, 0, 0, clip{50, 40, display.Rect{W: 16, H: 8}}},
-		{50, 40, 4, 2, clip{46, 38, display.Rect{W: 16, H: 8}}},
-		{0, 0, 4, 2, clip{0, 0, display.Rect{X: 4, Y: 2, W: 12, H: 6}}},
-		{95, 97, 0, 0, clip{95, 97, display.Rect{W: 5, H: 3}}},
-		{100, 50, 0, 0, clip{}},
-		{0, 0, 16, 0, clip{}},
-		{^uint32(0), ^uint32(0), 0, 0, clip{}},
-		{0, 0, ^uint32(0), 0, clip{}},
+		{50, 40, clip{50, 40, display.Rect{W: 16, H: 8}}},
+		{-4, -2, clip{0, 0, display.Rect{X: 4, Y: 2, W: 12, H: 6}}},
+		{95, 97, clip{95, 97, display.Rect{W: 5, H: 3}}},
+		{100, 50, clip{}},
+		{-16, 0, clip{}},
+		{math.MaxInt32, math.MaxInt32, clip{}},
+		{math.MinInt32, 0, clip{}},
 	} {
-		if got := clipCursor(c.x, c.y, c.hotX, c.hotY, 16, 8, 100, 100); got != c.want {
-			t.Errorf("cursor at %d,%d hot %d,%d: %+v, want %+v", c.x, c.y, c.hotX, c.hotY, got, c.want)
+		if got := clipCursor(c.x, c.y, 16, 8, 100, 100); got != c.want {
+			t.Errorf("cursor at %d,%d: %+v, want %+v", c.x, c.y, got, c.want)
 		}
 	}
 }

@@ -186,6 +186,8 @@ func (imp *imported) fail(err error) {
 
 func (imp *imported) event(_ wire.ID, iface proto.InterfaceID, m wire.Message) error {
 	if iface == proto.IWlBuffer { // release is its only event
+		// After a buffer was attached twice this may be the release of the first
+		// time: the protocol cannot tell. The read of a shown buffer goes on anyway.
 		imp.busy = false
 		imp.settle()
 		return nil

@@ -169,7 +169,7 @@ func TestSteadyStateAllocatesNothing(t *testing.T) {
 		if n%8 == 0 {
 			h.s.ShowCursor(&cur)
 		}
-		h.s.MoveCursor(0, n%64, n%64)
+		h.s.MoveCursor(0, int32(n%64), int32(n%64))
 		h.done(win.callback)
 		h.send()
 		h.mustTurn()

@@ -40,12 +40,11 @@ func (f *frame) replace(in frame) (old frame) {
 
 // cursorBox is the cursor that the render thread last asked for.
 type cursorBox struct {
-	picture    bool // the picture changed
-	moved      bool // the position changed
-	x, y       uint32
-	hotX, hotY uint32
-	w, h       uint32 // 0 hides
-	pixels     []byte
+	picture bool // the picture changed
+	moved   bool // the position changed
+	x, y    int32
+	w, h    uint32 // 0 hides
+	pixels  []byte
 }
 
 // maxCursor is the largest width or height of a cursor, in pixels: four times
@@ -54,7 +53,7 @@ const maxCursor = 256
 
 func (b *cursorBox) show(c *display.Cursor) {
 	b.picture, b.moved = true, true
-	b.x, b.y, b.hotX, b.hotY = c.X, c.Y, c.HotX, c.HotY
+	b.x, b.y = c.X, c.Y
 	b.w, b.h = c.W, c.H
 	if c.W > maxCursor || c.H > maxCursor || uint64(len(c.Pixels)) < uint64(c.W)*uint64(c.H)*4 {
 		b.w, b.h = 0, 0
@@ -62,7 +61,7 @@ func (b *cursorBox) show(c *display.Cursor) {
 	b.pixels = append(b.pixels[:0], c.Pixels[:b.w*b.h*4]...)
 }
 
-func (b *cursorBox) move(x, y uint32) {
+func (b *cursorBox) move(x, y int32) {
 	b.moved = true
 	b.x, b.y = x, y
 }
@@ -72,7 +71,7 @@ func (b *cursorBox) move(x, y uint32) {
 func (b *cursorBox) take(dst *cursorBox) {
 	if b.picture {
 		dst.pixels, b.pixels = b.pixels, dst.pixels
-		dst.w, dst.h, dst.hotX, dst.hotY = b.w, b.h, b.hotX, b.hotY
+		dst.w, dst.h = b.w, b.h
 		dst.picture = true
 	}
 	if b.moved {

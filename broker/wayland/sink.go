@@ -151,8 +151,8 @@ func (s *Sink) ShowCursor(c *display.Cursor) {
 	s.mu.Unlock()
 }
 
-// MoveCursor moves the hot spot to x, y. Called on the render thread.
-func (s *Sink) MoveCursor(head int, x, y uint32) {
+// MoveCursor moves the picture to x, y. Called on the render thread.
+func (s *Sink) MoveCursor(head int, x, y int32) {
 	if head < 0 || head >= display.MaxHeads {
 		return
 	}

@@ -145,10 +145,10 @@ func TestWestonCursor(t *testing.T) {
 			cur := &display.Cursor{X: 100, Y: 50, HotX: 3, HotY: 5, W: 32, H: 32, Pixels: argb(ptr)}
 			s.ShowCursor(cur)
 			clear(cur.Pixels)
-			expect(t, c, "cursor", paste(img, ptr, 97, 45))
-			for _, p := range []image.Point{{0, 0}, {headW - 4, headH - 9}, {200, 100}} {
-				s.MoveCursor(0, uint32(p.X), uint32(p.Y))
-				expect(t, c, "cursor moved", paste(img, ptr, p.X-3, p.Y-5))
+			expect(t, c, "cursor", paste(img, ptr, 100, 50))
+			for _, p := range []image.Point{{-3, -5}, {headW - 4, headH - 9}, {200, 100}} {
+				s.MoveCursor(0, int32(p.X), int32(p.Y))
+				expect(t, c, "cursor moved", paste(img, ptr, p.X, p.Y))
 			}
 			big := arrow(96)
 			s.ShowCursor(&display.Cursor{X: 150, Y: 60, W: 96, H: 96, Pixels: argb(big)})
@@ -202,7 +202,7 @@ func TestWestonRestart(t *testing.T) {
 	}
 }
 
-// TestWestonDisable blanks the head, brings it back, and closes the window.
+// TestWestonDisable blanks the head, cursor included, and brings it back.
 func TestWestonDisable(t *testing.T) {
 	c := labtest.Weston(t, lab.WestonOptions{W: headW, H: headH})
 	s := newSink(t, c.Socket(), nil)
@@ -213,9 +213,11 @@ func TestWestonDisable(t *testing.T) {
 	img := pattern(headW, headH, 8)
 	b := buffer(t, img, dmabuf.XRGB8888, false)
 	defer b.Release()
+	ptr := arrow(32)
+	s.ShowCursor(&display.Cursor{X: 9, Y: 9, W: 32, H: 32, Pixels: argb(ptr)})
 	for range 2 {
 		s.Present(frameOf(b))
-		expect(t, c, "enabled", img)
+		expect(t, c, "enabled", paste(img, ptr, 9, 9))
 		s.Disable(0)
 		expect(t, c, "disabled", black)
 		eventually(t, "the buffer is free", func() bool { return !b.Reading() })

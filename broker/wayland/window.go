@@ -38,6 +38,7 @@ type window struct {
 	crop      display.Rect // viewport source, empty if unset
 	transform proto.WlOutputTransform
 	opaque    bool
+	blank     bool // shows a disabled head, without its cursor
 }
 
 // newWindow makes the window and commits it without a picture, which asks the
@@ -198,6 +199,10 @@ func (win *window) show(imp *imported) {
 	if old != nil && old != imp {
 		old.current = false
 		old.settle()
+	}
+	if win.blank != f.blank {
+		win.blank = f.blank
+		h.cursor.picture = true
 	}
 	h.keep(f)
 	imp.commit()
