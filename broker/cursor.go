@@ -14,6 +14,10 @@ import (
 const maxCursor = 512
 
 // cursorState is the pointer of one head.
+//
+// What pos means the specification does not say. Linux sends the plane's CRTC_X
+// and CRTC_Y, which are signed and belong to the picture's top left pixel whatever
+// the hot spot is (virtgpu_plane.c), and QEMU draws the picture there.
 type cursorState struct {
 	shown bool
 	pic   display.Cursor
@@ -49,7 +53,7 @@ func (d *Device) updateCursor(r *request) error {
 	}
 	s := &d.cursors[head]
 	p := &s.pic
-	p.Head, p.X, p.Y, p.HotX, p.HotY = head, c.X, c.Y, c.HotX, c.HotY
+	p.Head, p.X, p.Y, p.HotX, p.HotY = head, int32(c.X), int32(c.Y), c.HotX, c.HotY
 	p.W, p.H = res.args.Width, res.args.Height
 	if err := d.readCursor(res, p); err != nil {
 		return fmt.Errorf("%w: %w", virtiogpu.ErrUnspec, err)
@@ -59,7 +63,8 @@ func (d *Device) updateCursor(r *request) error {
 	return nil
 }
 
-// readCursor copies a cursor's pixels as ARGB8888.
+// readCursor copies a cursor's pixels as ARGB8888. The fourth byte is alpha even
+// if the format has none: Linux makes every dumb buffer B8G8R8X8, cursors too.
 func (d *Device) readCursor(res *resource, p *display.Cursor) error {
 	n := int(p.W) * int(p.H) * 4
 	if cap(p.Pixels) < n {
@@ -69,7 +74,7 @@ func (d *Device) readCursor(res *resource, p *display.Cursor) error {
 	c := shmfallback.Copy{Dst: p.Pixels, DstStride: p.W * 4, W: p.W, H: p.H, BytesPerPixel: 4}
 	rect := display.Rect{W: p.W, H: p.H}
 	if res.kind == kind2D {
-		return d.copyBuffer(&c, res.buf, rect, dmabuf.ARGB8888)
+		return d.copyBuffer(&c, res.buf, rect, dmabuf.XRGB8888)
 	}
 	pixels, err := d.readScratch(res, rect)
 	if err != nil {
@@ -77,7 +82,7 @@ func (d *Device) readCursor(res *resource, p *display.Cursor) error {
 	}
 	d.seg[0] = pixels
 	c.Src, c.SrcStride = d.seg[:], p.W*4
-	if c.Convert, err = shmfallback.ConvertFor(res.fourcc, dmabuf.ARGB8888); err != nil {
+	if c.Convert, err = shmfallback.ConvertFor(res.fourcc, dmabuf.XRGB8888); err != nil {
 		return err
 	}
 	return d.meter.CopyRect(&c)
@@ -93,9 +98,9 @@ func (d *Device) moveCursor(r *request) error {
 		return err
 	}
 	s := &d.cursors[head]
-	s.pic.X, s.pic.Y = c.X, c.Y
+	s.pic.X, s.pic.Y = int32(c.X), int32(c.Y)
 	if s.shown {
-		d.sink.MoveCursor(head, c.X, c.Y)
+		d.sink.MoveCursor(head, s.pic.X, s.pic.Y)
 	}
 	return nil
 }

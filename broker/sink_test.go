@@ -32,7 +32,7 @@ func (s *holdingSink) Name() string                                { return "tes
 func (s *holdingSink) Accepts(dmabuf.Fourcc, dmabuf.Modifier) bool { return true }
 func (s *holdingSink) Disable(int)                                 { s.note("disable") }
 func (s *holdingSink) ShowCursor(*display.Cursor)                  { s.note("cursor") }
-func (s *holdingSink) MoveCursor(int, uint32, uint32)              { s.note("move") }
+func (s *holdingSink) MoveCursor(int, int32, int32)                { s.note("move") }
 func (s *holdingSink) Drop(*dmabuf.Buffer)                         { s.note("drop") }
 func (s *holdingSink) Mode(head int) display.Mode {
 	return display.Mode{Enabled: head == 0, W: 640, H: 480}

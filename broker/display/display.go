@@ -68,8 +68,8 @@ type Frame struct {
 // Cursor is a pointer image for one head.
 type Cursor struct {
 	Head       int
-	X, Y       uint32 // position of the hot spot in the scanout
-	HotX, HotY uint32
+	X, Y       int32  // where the picture's top left pixel is in the scanout; may lie outside
+	HotX, HotY uint32 // the pixel that points, for displays that move a pointer of their own
 	W, H       uint32 // pixels; 0 hides the cursor
 	Pixels     []byte // ARGB8888 premultiplied, W*H*4 bytes; the sink copies what it keeps
 }
@@ -99,7 +99,7 @@ type Sink interface {
 	Disable(head int)
 	// ShowCursor sets the cursor's picture and position; MoveCursor only moves it.
 	ShowCursor(c *Cursor)
-	MoveCursor(head int, x, y uint32)
+	MoveCursor(head int, x, y int32)
 	// Drop says that the buffer will not be presented again: forget imports
 	// of it as soon as the display lets go of it.
 	Drop(b *dmabuf.Buffer)

@@ -73,7 +73,7 @@ func (s *Sink) Disable(head int) {
 func (s *Sink) ShowCursor(*display.Cursor) {}
 
 // MoveCursor does nothing.
-func (s *Sink) MoveCursor(int, uint32, uint32) {}
+func (s *Sink) MoveCursor(int, int32, int32) {}
 
 // Drop forgets every head that shows the buffer.
 func (s *Sink) Drop(b *dmabuf.Buffer) {
