@@ -29,7 +29,7 @@ type DeviceConfig struct {
 	Fences   *FenceRelay    // what Renderer was given as its Fences
 	Sink     display.Sink
 	// SetDisplaySocket, if set, takes QEMU's display socket (ownership passes).
-	// Without it the socket is closed.
+	// Without it the device holds the socket, unused.
 	SetDisplaySocket func(*dmabuf.FD)
 	// Alloc2D, if set, is tried before shared memory for 2D resources.
 	Alloc2D Allocator
@@ -66,6 +66,7 @@ type Device struct {
 	cursorMeter shmfallback.Meter // copies of pointer images, which never go as dma-bufs
 	mem         *guestmem.Map
 	channel     *vhostuser.Channel // requests to the front-end; nil if it has none
+	display     *dmabuf.FD         // QEMU's display socket while nobody uses it
 
 	ctrl, cursor queue
 	chain        virtq.Chain // the chain being served; responses are written at once
@@ -231,13 +232,16 @@ func (d *Device) stopQueue(u *queue) {
 	u.q, u.kick = nil, nil
 }
 
-// DisplaySocket passes QEMU's display socket on.
+// DisplaySocket passes QEMU's display socket on. A display that is not QEMU's has
+// no use for it, but closing it would make QEMU read its end for ever ("failed to
+// read msg header").
 func (d *Device) DisplaySocket(fd *dmabuf.FD) {
-	if d.cfg.SetDisplaySocket == nil {
-		_ = fd.Close()
+	if d.cfg.SetDisplaySocket != nil {
+		d.cfg.SetDisplaySocket(fd)
 		return
 	}
-	d.cfg.SetDisplaySocket(fd)
+	_ = d.display.Close()
+	d.display = fd
 }
 
 // Reset destroys every resource, context and scanout.
@@ -267,5 +271,7 @@ func (d *Device) Detach() {
 	d.stopQueue(&d.ctrl)
 	d.stopQueue(&d.cursor)
 	d.Reset()
+	_ = d.display.Close()
+	d.display = nil
 	d.mem = nil
 }

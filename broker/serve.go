@@ -87,7 +87,7 @@ func (d *Device) serveChain(q *virtq.Queue, kind virtiogpu.QueueKind) {
 		err = d.dispatch(r)
 	}
 	d.stats.Commands.Add(1)
-	written := d.respond(r, c, err)
+	written := d.respond(r, c, kind, err)
 	done := r.fence == 0 || d.signalled(r.fenceCtx, r.fence)
 	if kind == virtiogpu.ControlQueue && r.hdr.Fenced() && !(done && d.fences.empty()) {
 		// Failed commands carry their fence too: none overtakes another.
@@ -132,7 +132,7 @@ func (d *Device) fetch(r *request, c *virtq.Chain, kind virtiogpu.QueueKind) err
 
 // respond writes the response into the chain and returns its length. The used
 // entry may come later: until then the driver does not look.
-func (d *Device) respond(r *request, c *virtq.Chain, err error) uint32 {
+func (d *Device) respond(r *request, c *virtq.Chain, kind virtiogpu.QueueKind, err error) uint32 {
 	if err != nil {
 		d.stats.Errors.Add(1)
 		d.quiet.warn(d.log, "command failed", zap.Stringer("command", r.hdr.Type), zap.Uint32("ctx", r.hdr.CtxID), zap.Error(err))
@@ -141,6 +141,9 @@ func (d *Device) respond(r *request, c *virtq.Chain, err error) uint32 {
 	if len(d.out) == 0 {
 		h := r.hdr.Reply(virtiogpu.RespFor(err))
 		d.out = h.Append(d.out)
+	}
+	if kind == virtiogpu.CursorQueue && c.WriteLen() == 0 {
+		return 0 // Linux gives its cursor commands no room for a response
 	}
 	if n, werr := c.Write(d.out); werr != nil || n < len(d.out) {
 		d.quiet.warn(d.log, "response does not fit", zap.Stringer("command", r.hdr.Type), zap.Int("bytes", len(d.out)),
