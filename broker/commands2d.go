@@ -129,8 +129,13 @@ func (d *Device) destroyResource(res *resource) {
 		}
 	}
 	d.presents.forget(res)
-	d.dropBuffers(res)
-	if res.kind == kind3D {
+	d.dropPictures(res)
+	res.buf.Release()
+	res.buf = nil
+	if res.blob != nil {
+		d.destroyBlob(res)
+	}
+	if res.inRenderer() {
 		d.rend.UnrefResource(res.id)
 	}
 	if res.backing != nil {
@@ -149,7 +154,7 @@ func (d *Device) resourceAttachBacking(r *request) error {
 	if err != nil {
 		return err
 	}
-	if res.backing != nil {
+	if res.backing != nil || res.blob != nil {
 		return fmt.Errorf("%w: resource %d has backing already", virtiogpu.ErrUnspec, res.id)
 	}
 	entries, err := c.Entries(r.body)
@@ -187,8 +192,8 @@ func (d *Device) resourceDetachBacking(r *request) error {
 	if err != nil {
 		return err
 	}
-	if res.backing == nil {
-		return fmt.Errorf("%w: resource %d has no backing", virtiogpu.ErrUnspec, res.id)
+	if res.backing == nil || res.blob != nil {
+		return fmt.Errorf("%w: resource %d has no backing to detach", virtiogpu.ErrUnspec, res.id)
 	}
 	if res.kind == kind3D {
 		d.rend.DetachBacking(res.id)
@@ -206,6 +211,9 @@ func (d *Device) transferToHost2D(r *request) error {
 	res, err := d.lookup(c.ResourceID)
 	if err != nil {
 		return err
+	}
+	if res.blob != nil {
+		return fmt.Errorf("%w: resource %d is a blob: its memory is the guest's own", virtiogpu.ErrInvalidResource, res.id)
 	}
 	if !c.R.Inside(res.args.Width, res.args.Height) {
 		return fmt.Errorf("%w: rectangle %dx%d at %d,%d outside of resource %d (%dx%d)", virtiogpu.ErrInvalidParameter,

@@ -178,8 +178,8 @@ func (d *Device) transfer(r *request) (*virgl.Transfer, error) {
 	if err != nil {
 		return nil, err
 	}
-	if res.kind != kind3D {
-		return nil, fmt.Errorf("%w: resource %d is a 2D resource", virtiogpu.ErrInvalidResource, res.id)
+	if !res.inRenderer() {
+		return nil, fmt.Errorf("%w: resource %d is not the renderer's", virtiogpu.ErrInvalidResource, res.id)
 	}
 	if res.backing == nil {
 		return nil, fmt.Errorf("%w: resource %d has no backing", virtiogpu.ErrUnspec, res.id)
@@ -285,7 +285,9 @@ func (d *Device) promote(res *resource) error {
 			return fmt.Errorf("%w: %w", virtiogpu.ErrUnspec, err)
 		}
 	}
-	d.dropBuffers(res)
+	d.dropPictures(res)
+	res.buf.Release()
+	res.buf = nil
 	res.kind = kind3D
 	return nil
 }

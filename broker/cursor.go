@@ -74,9 +74,9 @@ func (d *Device) readCursor(res *resource, p *display.Cursor) error {
 	c := shmfallback.Copy{Dst: p.Pixels, DstStride: p.W * 4, W: p.W, H: p.H, BytesPerPixel: 4}
 	rect := display.Rect{W: p.W, H: p.H}
 	if res.kind == kind2D {
-		return d.copyBuffer(&c, res.buf, rect, dmabuf.XRGB8888)
+		return d.copyBuffer(&d.cursorMeter, &c, res.buf, rect, dmabuf.XRGB8888)
 	}
-	pixels, err := d.readScratch(res, rect)
+	pixels, err := d.readScratch(&d.cursorMeter, res, rect)
 	if err != nil {
 		return err
 	}
@@ -85,7 +85,7 @@ func (d *Device) readCursor(res *resource, p *display.Cursor) error {
 	if c.Convert, err = shmfallback.ConvertFor(res.fourcc, dmabuf.XRGB8888); err != nil {
 		return err
 	}
-	return d.meter.CopyRect(&c)
+	return d.cursorMeter.CopyRect(&c)
 }
 
 func (d *Device) moveCursor(r *request) error {

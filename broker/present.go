@@ -115,30 +115,34 @@ func (d *Device) fencePresent(p *present) {
 	p.done = drew.idle // signalled while it was made
 }
 
-// fillFrame reads the damaged part of a resource into a shared buffer that
+// fillFrame copies the damaged part of a picture into a shared buffer that
 // nobody looks at. It returns nil when the display holds them all.
-func (d *Device) fillFrame(res *resource) *dmabuf.Buffer {
-	buf, damage := res.frames.Acquire()
+func (d *Device) fillFrame(p *picture) *dmabuf.Buffer {
+	buf, damage := p.frames.Acquire()
 	if buf == nil {
 		return nil
 	}
-	if err := d.copyInto(res, buf, display.Rect(damage)); err != nil {
-		d.quiet.warn(d.log, "frame not copied", zap.Uint32("resource", res.id), zap.Error(err))
-		res.frames.Undrawn(buf)
+	if err := d.copyInto(p, buf, display.Rect(damage)); err != nil {
+		d.quiet.warn(d.log, "frame not copied", zap.Uint32("resource", p.res.id), zap.Error(err))
+		p.frames.Undrawn(buf)
 	}
 	return buf
 }
 
-// copyInto copies a rectangle of the resource into a shared buffer of the same
+// copyInto copies a rectangle of the picture into a shared buffer of the same
 // size, converting to its format.
-func (d *Device) copyInto(res *resource, dst *dmabuf.Buffer, rect display.Rect) error {
+func (d *Device) copyInto(p *picture, dst *dmabuf.Buffer, rect display.Rect) error {
+	res := p.res
 	stride := dst.Planes[0].Stride
 	c := shmfallback.Copy{
 		Dst: dst.Mem, DstStride: stride, DstX: rect.X, DstY: rect.Y,
 		W: rect.W, H: rect.H, BytesPerPixel: 4,
 	}
-	if res.kind == kind2D {
-		return d.copyBuffer(&c, res.buf, rect, dst.Fourcc)
+	switch {
+	case res.kind == kind2D:
+		return d.copyBuffer(&d.meter, &c, res.buf, rect, dst.Fourcc)
+	case res.kind == kindBlob && !res.blob.drawn:
+		return d.copyBlob(&c, p, rect, dst.Fourcc)
 	}
 	bytes := uint64(rect.W) * uint64(rect.H) * 4
 	if res.fourcc.Opaque() == dst.Fourcc.Opaque() {
@@ -148,7 +152,7 @@ func (d *Device) copyInto(res *resource, dst *dmabuf.Buffer, rect display.Rect) 
 		})
 	}
 	// Rare formats go through a packed scratch picture and are converted there.
-	pixels, err := d.readScratch(res, rect)
+	pixels, err := d.readScratch(&d.meter, res, rect)
 	if err != nil {
 		return err
 	}
@@ -161,7 +165,7 @@ func (d *Device) copyInto(res *resource, dst *dmabuf.Buffer, rect display.Rect) 
 }
 
 // copyBuffer completes c, a copy from a rectangle of src, and runs it.
-func (d *Device) copyBuffer(c *shmfallback.Copy, src *dmabuf.Buffer, rect display.Rect, to dmabuf.Fourcc) error {
+func (d *Device) copyBuffer(m *shmfallback.Meter, c *shmfallback.Copy, src *dmabuf.Buffer, rect display.Rect, to dmabuf.Fourcc) error {
 	conv, err := shmfallback.ConvertFor(src.Fourcc, to)
 	if err != nil {
 		return err
@@ -175,18 +179,18 @@ func (d *Device) copyBuffer(c *shmfallback.Copy, src *dmabuf.Buffer, rect displa
 	d.seg[0] = src.Mem
 	c.Src, c.SrcStride, c.Convert = d.seg[:], src.Planes[0].Stride, conv
 	c.SrcOffset = uint64(rect.Y)*uint64(c.SrcStride) + uint64(rect.X)*4
-	return d.meter.CopyRect(c)
+	return m.CopyRect(c)
 }
 
 // readScratch reads a rectangle of a 3D resource, packed, into a buffer that is
 // valid until the next call.
-func (d *Device) readScratch(res *resource, rect display.Rect) ([]byte, error) {
+func (d *Device) readScratch(m *shmfallback.Meter, res *resource, rect display.Rect) ([]byte, error) {
 	bytes := uint64(rect.W) * uint64(rect.H) * 4
 	if uint64(cap(d.scratch)) < bytes {
 		d.scratch = make([]byte, bytes)
 	}
 	pixels := d.scratch[:bytes]
-	err := d.meter.Fill(bytes, func() error {
+	err := m.Fill(bytes, func() error {
 		return d.rend.ReadPixels(res.id, rect.X, rect.Y, rect.W, rect.H, rect.W*4, pixels)
 	})
 	if err != nil {

@@ -4,10 +4,8 @@ import (
 	"crypto/rand"
 	"slices"
 
-	"github.com/gpubroker/gpubroker/broker/display"
 	"github.com/gpubroker/gpubroker/broker/guestmem"
 	"github.com/gpubroker/gpubroker/dmabuf"
-	"github.com/gpubroker/gpubroker/shmfallback"
 	"github.com/gpubroker/gpubroker/virgl"
 )
 
@@ -17,11 +15,15 @@ type resourceKind uint8
 const (
 	kind2D resourceKind = iota + 1 // the broker: a GBM buffer or a memfd
 	kind3D                         // the renderer
+	kindBlob                       // guest pages, or host memory that the guest can map
 )
 
 func (k resourceKind) String() string {
-	if k == kind3D {
+	switch k {
+	case kind3D:
 		return "3d"
+	case kindBlob:
+		return "blob"
 	}
 	return "2d"
 }
@@ -36,22 +38,20 @@ type resource struct {
 	ctxs    []uint32 // contexts that it is attached to
 	heads   uint32   // bit set of the scanouts that show it
 
-	// buf is what can be shown without a copy: a 2D resource's pixels, or a 3D
-	// resource's export, made once. exported says that the export was tried.
-	buf       *dmabuf.Buffer
-	exported  bool
-	exportErr error
+	// buf holds a 2D resource's pixels.
+	buf *dmabuf.Buffer
+	// blob is what a blob resource is; nil for classic ones.
+	blob *blob
+	// pics are its pictures; a classic resource has at most one.
+	pics []*picture
 
-	// frames is the copy tier: shared memory that pixels are read back into.
-	frames  *shmfallback.Swapchain
 	uuid    [16]byte
 	hasUUID bool
-
-	tierLogged string
 }
 
-func (r *resource) bounds() display.Rect {
-	return display.Rect{W: r.args.Width, H: r.args.Height}
+// layout is how a classic resource is shown.
+func (r *resource) layout() layout {
+	return layout{w: r.args.Width, h: r.args.Height, fourcc: r.fourcc}
 }
 
 // assignUUID gives the resource a random RFC 4122 version 4 id, once.

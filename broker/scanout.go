@@ -3,7 +3,6 @@ package broker
 import (
 	"fmt"
 
-	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
 	"github.com/gpubroker/gpubroker/broker/display"
@@ -12,14 +11,10 @@ import (
 	"github.com/gpubroker/gpubroker/shmfallback"
 )
 
-// copyBuffers is how many shared-memory buffers the copy tier uses for a
-// resource: one that the display shows, one that it was just given, one to fill.
-const copyBuffers = 3
-
 // scanout is one head of the guest's display.
 type scanout struct {
-	res  *resource    // nil: off
-	rect display.Rect // part of the resource that is shown
+	pic  *picture     // nil: off
+	rect display.Rect // part of the picture that is shown
 
 	// waiting says that a frame could not be copied because the display holds
 	// every buffer; its damage waits in the swapchain.
@@ -52,26 +47,38 @@ func (d *Device) setScanout(r *request) error {
 		return fmt.Errorf("%w: rectangle %dx%d at %d,%d empty or outside of resource %d (%dx%d)", virtiogpu.ErrInvalidParameter,
 			c.R.Width, c.R.Height, c.R.X, c.R.Y, res.id, res.args.Width, res.args.Height)
 	}
-	s := &d.scanouts[head]
-	rect := display.Rect{X: c.R.X, Y: c.R.Y, W: c.R.Width, H: c.R.Height}
-	if s.res == res && s.rect == rect {
-		return nil
-	}
-	if s.res != nil {
-		s.res.heads &^= 1 << head
-	}
-	s.res, s.rect, s.waiting = res, rect, false
-	res.heads |= 1 << head
+	d.setPicture(head, d.picture(res, res.layout()), display.Rect{X: c.R.X, Y: c.R.Y, W: c.R.Width, H: c.R.Height})
 	return nil
 }
 
-func (d *Device) disableHead(head int) {
+// setPicture lets a head show a part of a picture from the next flush on.
+func (d *Device) setPicture(head int, p *picture, rect display.Rect) {
 	s := &d.scanouts[head]
-	if s.res == nil {
+	if s.pic == p && s.rect == rect {
 		return
 	}
-	s.res.heads &^= 1 << head
-	*s = scanout{}
+	d.unlink(head)
+	s.pic, s.rect, s.waiting = p, rect, false
+	p.heads |= 1 << head
+	p.res.heads |= 1 << head
+}
+
+// unlink takes the head's picture away; nothing is shown differently yet.
+func (d *Device) unlink(head int) {
+	s := &d.scanouts[head]
+	if s.pic != nil {
+		s.pic.heads &^= 1 << head
+		s.pic.res.heads &^= 1 << head
+		s.pic = nil
+	}
+}
+
+func (d *Device) disableHead(head int) {
+	if d.scanouts[head].pic == nil {
+		return
+	}
+	d.unlink(head)
+	d.scanouts[head] = scanout{}
 	d.sink.Disable(head)
 }
 
@@ -91,7 +98,7 @@ func (d *Device) resourceFlush(r *request) error {
 	if err != nil {
 		return err
 	}
-	if !c.R.Inside(res.args.Width, res.args.Height) {
+	if res.blob == nil && !c.R.Inside(res.args.Width, res.args.Height) {
 		return fmt.Errorf("%w: rectangle %dx%d at %d,%d outside of resource %d (%dx%d)", virtiogpu.ErrInvalidParameter,
 			c.R.Width, c.R.Height, c.R.X, c.R.Y, res.id, res.args.Width, res.args.Height)
 	}
@@ -100,7 +107,7 @@ func (d *Device) resourceFlush(r *request) error {
 	}
 	d.stats.Flushes.Add(1)
 	p := present{res: res, damage: display.Rect{X: c.R.X, Y: c.R.Y, W: c.R.Width, H: c.R.Height}, flushedAt: monotonic()}
-	if res.kind == kind3D {
+	if len(res.ctxs) > 0 {
 		d.fencePresent(&p)
 	} else {
 		p.done = true
@@ -139,11 +146,11 @@ func (d *Device) show(head int, damage display.Rect, flushedAt int64) {
 	if damage.Empty() {
 		return
 	}
-	buf, copied := d.pictureOf(s.res)
+	buf, copied := d.source(s.pic)
 	if copied {
-		s.res.frames.Damage(shmfallback.Rect(damage))
+		s.pic.frames.Damage(shmfallback.Rect(damage))
 		s.flushedAt = flushedAt
-		if buf = d.fillFrame(s.res); buf == nil {
+		if buf = d.fillFrame(s.pic); buf == nil {
 			s.waiting = true
 			d.stats.CopyWaits.Add(1)
 			return
@@ -151,75 +158,10 @@ func (d *Device) show(head int, damage display.Rect, flushedAt int64) {
 		s.waiting = false
 	}
 	if buf == nil {
-		return // pictureOf said why
+		return // source said why
 	}
 	d.frame = display.Frame{Head: head, Buffer: buf, Source: s.rect, Damage: damage, Opaque: true, FlushedAt: flushedAt}
 	d.sink.Present(&d.frame)
-}
-
-// pictureOf finds what to present for a resource: its own buffer if the sink
-// takes it, else the copy tier's frames (copied true). The tier is logged when
-// it changes.
-func (d *Device) pictureOf(res *resource) (buf *dmabuf.Buffer, copied bool) {
-	d.export(res)
-	switch {
-	case res.buf == nil:
-	case res.buf.Kind == dmabuf.KindShm:
-		d.logTier(res, tierShm)
-		return res.buf, false
-	case d.sink.Accepts(res.buf.Fourcc, res.buf.Modifier):
-		d.logTier(res, tierDMABuf)
-		return res.buf, false
-	}
-	if res.frames == nil {
-		frames, err := shmfallback.AllocSwapchain(copyBuffers, res.args.Width, res.args.Height, dmabuf.XRGB8888, fmt.Sprintf("frame of resource %d", res.id))
-		if err != nil {
-			d.quiet.warn(d.log, "no memory for shared frames", zap.Uint32("resource", res.id), zap.Error(err))
-			return nil, false
-		}
-		res.frames = frames
-		frames.OnIdle(d.onIdle)
-	}
-	d.logTier(res, tierCopy)
-	return nil, true
-}
-
-// The ways that a resource's pixels reach the display.
-const (
-	tierDMABuf = "dmabuf"   // its own memory, not copied
-	tierShm    = "shm"      // the shared memory that it was uploaded to
-	tierCopy   = "shm copy" // read back into shared memory for each frame
-)
-
-// logTier logs how a resource is presented when that changes, and why not better.
-func (d *Device) logTier(res *resource, tier string) {
-	if res.tierLogged == tier {
-		return
-	}
-	res.tierLogged = tier
-	why := ""
-	switch {
-	case tier == tierShm:
-		why = "classic 2D resource: the guest's pixels are copied once, into what the display reads"
-	case tier == tierCopy && res.buf == nil:
-		why = "no dma-buf: " + res.exportErr.Error()
-	case tier == tierCopy:
-		why = "the display does not take " + res.buf.Fourcc.String() + " with modifier " + res.buf.Modifier.String()
-	}
-	d.log.Info("presenting", zap.Uint32("resource", res.id), zap.String("tier", tier), zap.String("why", why),
-		zap.Uint32("width", res.args.Width), zap.Uint32("height", res.args.Height))
-}
-
-// export makes the shared buffer of a 3D resource, once.
-func (d *Device) export(res *resource) {
-	if res.exported || res.kind != kind3D {
-		return
-	}
-	res.exported = true
-	res.buf, res.exportErr = d.rend.Export(res.id)
-	if res.exportErr == nil {
-		d.stats.Exports.Add(1)
-	}
 }
 
 // frameIdle hears from the sink, on its goroutine, that a copy-tier buffer is
@@ -230,7 +172,7 @@ func (d *Device) frameIdle(*dmabuf.Buffer) { d.cfg.Loop.Post(d.onRetry) }
 func (d *Device) retryCopies() {
 	for h := range d.cfg.Heads {
 		s := &d.scanouts[h]
-		if s.waiting && s.res != nil {
+		if s.waiting && s.pic != nil {
 			s.waiting = false
 			d.show(h, s.rect, s.flushedAt)
 		}
@@ -242,26 +184,8 @@ func (d *Device) retryCopies() {
 func (d *Device) refresh() {
 	now := monotonic()
 	for h := range d.cfg.Heads {
-		if s := &d.scanouts[h]; s.res != nil {
+		if s := &d.scanouts[h]; s.pic != nil {
 			d.show(h, s.rect, now)
 		}
 	}
-}
-
-// dropBuffers lets go of everything that could be presented for a resource.
-func (d *Device) dropBuffers(res *resource) {
-	if res.frames != nil {
-		res.frames.OnIdle(nil)
-		for _, b := range res.frames.Buffers() {
-			d.sink.Drop(b)
-		}
-		res.frames.Close()
-		res.frames = nil
-	}
-	if res.buf != nil {
-		d.sink.Drop(res.buf)
-		res.buf.Release()
-		res.buf = nil
-	}
-	res.exported, res.exportErr = false, nil
 }

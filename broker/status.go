@@ -119,8 +119,8 @@ func (d *Device) status(table bool) Status {
 	}
 	sort.Slice(s.Contexts, func(i, j int) bool { return s.Contexts[i].ID < s.Contexts[j].ID })
 	for h := range d.scanouts {
-		if o := &d.scanouts[h]; o.res != nil {
-			s.Scanouts = append(s.Scanouts, ScanoutStatus{h, o.res.id, o.rect, o.res.tierLogged})
+		if o := &d.scanouts[h]; o.pic != nil {
+			s.Scanouts = append(s.Scanouts, ScanoutStatus{h, o.pic.res.id, o.rect, o.pic.tier})
 		}
 	}
 	for _, r := range d.resources {
@@ -133,7 +133,7 @@ func (d *Device) status(table bool) Status {
 func (r *resource) status() ResourceStatus {
 	s := ResourceStatus{
 		ID: r.id, Kind: r.kind.String(), Format: fmt.Sprintf("virgl %d", r.args.Format),
-		Width: r.args.Width, Height: r.args.Height, Contexts: append([]uint32(nil), r.ctxs...), Tier: r.tierLogged,
+		Width: r.args.Width, Height: r.args.Height, Contexts: append([]uint32(nil), r.ctxs...),
 	}
 	if r.fourcc != 0 {
 		s.Format = r.fourcc.String()
@@ -141,8 +141,11 @@ func (r *resource) status() ResourceStatus {
 	if r.backing != nil {
 		s.Backing = r.backing.Size
 	}
-	if r.buf != nil {
-		s.Buffer, s.Holders = r.buf.String(), r.buf.References()
+	for _, p := range r.pics {
+		s.Tier = p.tier
+		if p.buf != nil {
+			s.Buffer, s.Holders = p.buf.String(), p.buf.References()
+		}
 	}
 	if r.hasUUID {
 		s.UUID = fmt.Sprintf("%x-%x-%x-%x-%x", r.uuid[:4], r.uuid[4:6], r.uuid[6:8], r.uuid[8:10], r.uuid[10:])
