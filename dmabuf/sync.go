@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"structs"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,12 +20,16 @@ const (
 
 // syncFileArg is struct dma_buf_export_sync_file and dma_buf_import_sync_file.
 type syncFileArg struct {
+	_ structs.HostLayout
+
 	flags uint32
 	fd    int32
 }
 
 // mergeArg is struct sync_merge_data.
 type mergeArg struct {
+	_ structs.HostLayout
+
 	name  [32]byte
 	fd2   int32
 	fence int32
@@ -34,6 +39,8 @@ type mergeArg struct {
 
 // fileInfoArg is struct sync_file_info, without an array of fences.
 type fileInfoArg struct {
+	_ structs.HostLayout
+
 	name      [32]byte
 	status    int32
 	flags     uint32

@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"structs"
 
 	"golang.org/x/sys/unix"
 )
@@ -24,6 +25,8 @@ const (
 
 // udmabufCreate is struct udmabuf_create.
 type udmabufCreate struct {
+	_ structs.HostLayout
+
 	memfd  uint32
 	flags  uint32
 	offset uint64

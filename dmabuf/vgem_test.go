@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"structs"
 	"testing"
 	"time"
 
@@ -23,18 +24,30 @@ const (
 )
 
 type createDumb struct {
+	_ structs.HostLayout
+
 	height, width, bpp, flags, handle, pitch uint32
 	size                                     uint64
 }
 
 type handleToFD struct {
+	_ structs.HostLayout
+
 	handle, flags uint32
 	fd            int32
 }
 
-type fenceAttach struct{ handle, flags, fence, _ uint32 }
+type fenceAttach struct {
+	_ structs.HostLayout
 
-type fenceSignal struct{ fence, flags uint32 }
+	handle, flags, fence, _ uint32
+}
+
+type fenceSignal struct {
+	_ structs.HostLayout
+
+	fence, flags uint32
+}
 
 // vgemBuffer makes a buffer on a vgem node and returns it with a function that
 // attaches a fence of a writer, and one that signals that fence.
