@@ -191,7 +191,11 @@ func (b *Buffer) OnIdle(f func(*Buffer)) {
 
 // Size returns the bytes that plane i spans, without its offset.
 func (b *Buffer) Size(i int) uint64 {
-	return uint64(b.Planes[i].Stride) * uint64(b.Height)
+	rows := uint64(b.Height)
+	if b.Fourcc == NV12 && i == 1 { // colour is halved both ways
+		rows = (rows + 1) / 2
+	}
+	return uint64(b.Planes[i].Stride) * rows
 }
 
 func (b *Buffer) String() string {

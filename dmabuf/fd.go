@@ -120,8 +120,13 @@ func (f *FD) Int() int {
 	return int(f.raw.Load())
 }
 
-// Name returns the name given to NewFD.
-func (f *FD) Name() string { return f.name }
+// Name returns the name given to NewFD, or "nil fd".
+func (f *FD) Name() string {
+	if f == nil {
+		return "nil fd"
+	}
+	return f.name
+}
 
 // Valid reports whether f is non-nil and open.
 func (f *FD) Valid() bool { return f.Int() >= 0 }
@@ -147,7 +152,7 @@ func (f *FD) Close() error {
 func (f *FD) Dup() (*FD, error) {
 	raw := f.Int()
 	if raw < 0 {
-		return nil, &OpError{Op: "dup", Object: f.nameOrNil(), Err: os.ErrClosed}
+		return nil, &OpError{Op: "dup", Object: f.Name(), Err: os.ErrClosed}
 	}
 	dup, err := unix.FcntlInt(uintptr(raw), unix.F_DUPFD_CLOEXEC, 0)
 	runtime.KeepAlive(f)
@@ -157,16 +162,12 @@ func (f *FD) Dup() (*FD, error) {
 	return NewFD(dup, f.name), nil
 }
 
-func (f *FD) nameOrNil() string {
-	if f == nil {
-		return "nil fd"
-	}
-	return f.name
-}
-
 // Disown returns the descriptor's number and gives up ownership: the caller must
-// close it. It returns -1 if f was closed already.
+// close it. It returns -1 if f is nil or was closed already.
 func (f *FD) Disown() int {
+	if f == nil {
+		return -1
+	}
 	raw := f.take()
 	f.cleanup.Stop()
 	return raw

@@ -1,6 +1,9 @@
 package dmabuf
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // Fourcc is a DRM pixel format code (drm_fourcc.h). The names below list
 // components from the most significant bit of a little-endian word, as DRM does.
@@ -108,7 +111,7 @@ func ParseFourcc(s string) (Fourcc, error) {
 			return f, nil
 		}
 	}
-	if len(s) == 4 {
+	if len(s) == 4 && strings.IndexFunc(s, func(r rune) bool { return r < ' ' || r > '~' }) < 0 {
 		return fourcc(s[0], s[1], s[2], s[3]), nil
 	}
 	return 0, fmt.Errorf("%w: format %q: want a DRM name such as XRGB8888 or four characters", ErrInvalid, s)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"structs"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,6 +15,8 @@ const ioctlHeapAlloc = 0xc0184800
 
 // heapAllocation is struct dma_heap_allocation_data.
 type heapAllocation struct {
+	_ structs.HostLayout
+
 	length    uint64
 	fd        uint32
 	fdFlags   uint32

@@ -52,10 +52,10 @@ func NewMemfd(name string, size int64, seals ...int) (*FD, error) {
 func Seals(fd *FD) (int, error) {
 	n, err := unix.FcntlInt(uintptr(fd.Int()), unix.F_GET_SEALS, 0)
 	if errors.Is(err, unix.EINVAL) {
-		return 0, &OpError{Op: "read seals of", Object: fd.nameOrNil(), Err: fmt.Errorf("%w: %w", ErrNotSupported, err)}
+		return 0, &OpError{Op: "read seals of", Object: fd.Name(), Err: fmt.Errorf("%w: %w", ErrNotSupported, err)}
 	}
 	if err != nil {
-		return 0, &OpError{Op: "read seals of", Object: fd.nameOrNil(), Err: err}
+		return 0, &OpError{Op: "read seals of", Object: fd.Name(), Err: err}
 	}
 	return n, nil
 }
@@ -76,7 +76,7 @@ func Map(fd *FD, size int64, write bool) ([]byte, error) {
 	}
 	mem, err := unix.Mmap(fd.Int(), 0, int(size), prot, unix.MAP_SHARED)
 	if err != nil {
-		return nil, &OpError{Op: "map", Object: fmt.Sprintf("%d bytes of %s", size, fd.nameOrNil()), Err: err}
+		return nil, &OpError{Op: "map", Object: fmt.Sprintf("%d bytes of %s", size, fd.Name()), Err: err}
 	}
 	return mem, nil
 }

@@ -1,6 +1,10 @@
 package dmabuf
 
-import "fmt"
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
 
 // vendors are the modifier vendor numbers of drm_fourcc.h.
 var vendors = map[uint8]string{
@@ -37,4 +41,47 @@ func (m Modifier) String() string {
 		return "INTEL(" + l + ")"
 	}
 	return fmt.Sprintf("%s(%#x)", name, layout)
+}
+
+// ParseModifier reads what String writes, and plain numbers such as
+// 0x100000000000001.
+func ParseModifier(s string) (Modifier, error) {
+	switch strings.ToUpper(s) {
+	case "LINEAR":
+		return ModLinear, nil
+	case "INVALID":
+		return ModInvalid, nil
+	}
+	if n, err := strconv.ParseUint(s, 0, 64); err == nil {
+		return Modifier(n), nil
+	}
+	bad := fmt.Errorf("%w: modifier %q: want LINEAR, INVALID, a number or VENDOR(LAYOUT)", ErrInvalid, s)
+	name, layout, ok := strings.Cut(s, "(")
+	layout, closed := strings.CutSuffix(layout, ")")
+	if !ok || !closed {
+		return 0, bad
+	}
+	for id, v := range vendors {
+		if v != name {
+			continue
+		}
+		n, ok := parseLayout(name, layout)
+		if !ok {
+			return 0, bad
+		}
+		return Modifier(uint64(id)<<56 | n), nil
+	}
+	return 0, bad
+}
+
+func parseLayout(vendor, layout string) (uint64, bool) {
+	if vendor == "INTEL" {
+		for n, name := range intelLayouts {
+			if name == layout {
+				return n, true
+			}
+		}
+	}
+	n, err := strconv.ParseUint(layout, 0, 56)
+	return n, err == nil
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"structs"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,12 +20,16 @@ const (
 
 // syncFileArg is struct dma_buf_export_sync_file and dma_buf_import_sync_file.
 type syncFileArg struct {
+	_ structs.HostLayout
+
 	flags uint32
 	fd    int32
 }
 
 // mergeArg is struct sync_merge_data.
 type mergeArg struct {
+	_ structs.HostLayout
+
 	name  [32]byte
 	fd2   int32
 	fence int32
@@ -34,6 +39,8 @@ type mergeArg struct {
 
 // fileInfoArg is struct sync_file_info, without an array of fences.
 type fileInfoArg struct {
+	_ structs.HostLayout
+
 	name      [32]byte
 	status    int32
 	flags     uint32
@@ -67,7 +74,7 @@ func syncFlags(write bool) uint32 {
 func ExportSyncFile(buf *FD, write bool) (*FD, error) {
 	arg := syncFileArg{flags: syncFlags(write), fd: -1}
 	if _, err := ioctl(buf, ioctlExportSyncFile, &arg); err != nil {
-		return nil, &OpError{Op: "export sync file of", Object: buf.nameOrNil(), Err: oldKernel(err, "Linux 6.0")}
+		return nil, &OpError{Op: "export sync file of", Object: buf.Name(), Err: oldKernel(err, "Linux 6.0")}
 	}
 	return NewFD(int(arg.fd), "sync file of "+buf.Name()), nil
 }
@@ -80,7 +87,7 @@ func ExportSyncFile(buf *FD, write bool) (*FD, error) {
 func ImportSyncFile(buf, fence *FD, write bool) error {
 	arg := syncFileArg{flags: syncFlags(write), fd: int32(fence.Int())}
 	if _, err := ioctl(buf, ioctlImportSyncFile, &arg); err != nil {
-		return &OpError{Op: "import sync file into", Object: buf.nameOrNil(), Err: oldKernel(err, "Linux 6.0")}
+		return &OpError{Op: "import sync file into", Object: buf.Name(), Err: oldKernel(err, "Linux 6.0")}
 	}
 	return nil
 }
@@ -97,6 +104,9 @@ func oldKernel(err error, since string) error {
 // ever. os.ErrDeadlineExceeded says that it had not in time. It also waits for a
 // dma-buf: until nothing is queued that writes to it.
 func WaitSyncFile(fence *FD, timeout time.Duration) error {
+	if !fence.Valid() { // poll would skip it and wait in vain
+		return &OpError{Op: "wait for", Object: fence.Name(), Err: os.ErrClosed}
+	}
 	deadline := time.Now().Add(timeout)
 	for {
 		ms := -1
@@ -110,11 +120,11 @@ func WaitSyncFile(fence *FD, timeout time.Duration) error {
 		case errors.Is(err, unix.EINTR):
 			continue
 		case err != nil:
-			return &OpError{Op: "wait for", Object: fence.nameOrNil(), Err: err}
+			return &OpError{Op: "wait for", Object: fence.Name(), Err: err}
 		case n == 0:
-			return &OpError{Op: "wait for", Object: fence.nameOrNil(), Err: os.ErrDeadlineExceeded}
+			return &OpError{Op: "wait for", Object: fence.Name(), Err: os.ErrDeadlineExceeded}
 		case fds[0].Revents&(unix.POLLERR|unix.POLLNVAL) != 0:
-			return &OpError{Op: "wait for", Object: fence.nameOrNil(), Err: fmt.Errorf("%w: poll says %#x", ErrInvalid, fds[0].Revents)}
+			return &OpError{Op: "wait for", Object: fence.Name(), Err: fmt.Errorf("%w: poll says %#x", ErrInvalid, fds[0].Revents)}
 		}
 		return nil
 	}
@@ -126,7 +136,7 @@ func MergeSyncFiles(a, b *FD) (*FD, error) {
 	arg := mergeArg{fd2: int32(b.Int()), fence: -1}
 	copy(arg.name[:len(arg.name)-1], "gpubroker")
 	if _, err := ioctl(a, ioctlSyncMerge, &arg); err != nil {
-		return nil, &OpError{Op: "merge sync files", Object: a.nameOrNil(), Err: err}
+		return nil, &OpError{Op: "merge sync files", Object: a.Name(), Err: err}
 	}
 	return NewFD(int(arg.fence), "merged sync file"), nil
 }
@@ -135,7 +145,7 @@ func MergeSyncFiles(a, b *FD) (*FD, error) {
 func SyncFileStatus(fence *FD) (SyncStatus, error) {
 	var arg fileInfoArg
 	if _, err := ioctl(fence, ioctlSyncFileInfo, &arg); err != nil {
-		return 0, &OpError{Op: "read status of", Object: fence.nameOrNil(), Err: err}
+		return 0, &OpError{Op: "read status of", Object: fence.Name(), Err: err}
 	}
 	return SyncStatus(arg.status), nil
 }

@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"structs"
 
 	"golang.org/x/sys/unix"
 )
@@ -24,6 +25,8 @@ const (
 
 // udmabufCreate is struct udmabuf_create.
 type udmabufCreate struct {
+	_ structs.HostLayout
+
 	memfd  uint32
 	flags  uint32
 	offset uint64
@@ -80,7 +83,7 @@ func (u *UDMABuf) Create(s Span) (*FD, error) {
 	raw, err := ioctl(u.dev, ioctlUDMABufCreate, &arg)
 	runtime.KeepAlive(s.FD)
 	if err != nil {
-		return nil, &OpError{Op: "create udmabuf", Object: fmt.Sprintf("of %d bytes at %d of %s", s.Size, s.Offset, s.FD.nameOrNil()), Err: err}
+		return nil, &OpError{Op: "create udmabuf", Object: fmt.Sprintf("of %d bytes at %d of %s", s.Size, s.Offset, s.FD.Name()), Err: err}
 	}
 	return NewFD(raw, "udmabuf of "+s.FD.Name()), nil
 }

@@ -127,6 +127,15 @@ func Check(b []byte) error {
 	return nil
 }
 
+// Cut returns the EDID at the start of b without what follows it: as many blocks
+// as its first one says. What is too short comes back as it is, for [Check].
+func Cut(b []byte) []byte {
+	if len(b) < BlockSize {
+		return b
+	}
+	return b[:min(len(b), (int(b[126])+1)*BlockSize)]
+}
+
 func sum(b []byte) byte {
 	var s byte
 	for _, v := range b {

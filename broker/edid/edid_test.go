@@ -205,4 +205,12 @@ func TestCheck(t *testing.T) {
 	if err := Check(good); err != nil {
 		t.Error(err)
 	}
+	for _, n := range []int{0, 1, 127, 128, 255, 256} {
+		if got := len(Cut(good[:n])); got != n {
+			t.Errorf("%d bytes cut to %d", n, got)
+		}
+	}
+	if got := len(Cut(append(good, make([]byte, 768)...))); got != 256 {
+		t.Errorf("1024 bytes cut to %d", got)
+	}
 }

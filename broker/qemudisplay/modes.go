@@ -236,10 +236,11 @@ func (s *session) gotEDID(p []byte) error {
 	if err := r.Decode(p); err != nil {
 		return &OpError{"read reply", err}
 	}
-	if err := edid.Check(r.Bytes()); err != nil {
+	data := edid.Cut(r.Bytes()) // QEMU says 1024 bytes whatever the EDID has
+	if err := edid.Check(data); err != nil {
 		s.sink.log.Warn("QEMU's EDID is not used", zap.Int("head", head), zap.Error(err))
 	} else {
-		a.edids[head] = bytes.Clone(r.Bytes())
+		a.edids[head] = bytes.Clone(data)
 	}
 	s.finishAsk()
 	return nil

@@ -372,3 +372,22 @@ func TestBadFrames(t *testing.T) {
 		t.Errorf("%d connections, want 1", n)
 	}
 }
+
+// TestConfigureLate: nothing is attached before the compositor configured the
+// window, and then the newest frame.
+func TestConfigureLate(t *testing.T) {
+	b := [2]*dmabuf.Buffer{shm(t, 1), shm(t, 2)}
+	c, s, _ := connect(t, waylandtest.Config{HoldConfigure: true})
+	defer closeSink(t, s)
+	s.Present(frameOf(b[0]))
+	waylandtest.Eventually(t, "the window asks for its size", func() bool { return len(c.Commits()) == 1 })
+	s.Present(frameOf(b[1]))
+	waylandtest.Eventually(t, "the first frame is skipped", func() bool { return s.Stats().FramesSkipped.Load() == 1 })
+	if n := len(c.Commits()); n != 1 {
+		t.Errorf("%d commits before the configure, want 1", n)
+	}
+	c.Configure()
+	if k := c.WaitFrames(t, 1)[0]; k.Pixel&255 != 2 || k.Damage[0] != whole(b[1]) {
+		t.Errorf("pixel %#x with damage %v", k.Pixel, k.Damage)
+	}
+}

@@ -120,7 +120,7 @@ func (q *QEMU) edid(head int) []byte {
 	}
 	p := make([]byte, 1056)
 	binary.LittleEndian.PutUint32(p, 0x1104)
-	binary.LittleEndian.PutUint32(p[24:], uint32(len(data)))
+	binary.LittleEndian.PutUint32(p[24:], 1024) // the room, not the EDID's size
 	copy(p[32:], data)
 	return p
 }
