@@ -38,7 +38,10 @@ type layout struct {
 	modifier dmabuf.Modifier
 }
 
-var _ display.Sink = (*Sink)(nil)
+var (
+	_ display.Sink    = (*Sink)(nil)
+	_ display.Fresher = (*Sink)(nil)
+)
 
 // New makes a sink without a display. Close it when done.
 func New(cfg Config) *Sink {

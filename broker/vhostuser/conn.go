@@ -52,9 +52,9 @@ func FromFD(fd *dmabuf.FD) (*Conn, error) {
 // Close closes the socket; a blocked Read or Send returns with an error.
 func (c *Conn) Close() error { return c.sock.Close() }
 
-// Interrupt makes a Read that is blocked, and every later one, fail with
+// Interrupt makes a Read or Send that is blocked, and every later one, fail with
 // os.ErrDeadlineExceeded.
-func (c *Conn) Interrupt() { _ = c.sock.SetReadDeadline(time.Unix(1, 0)) }
+func (c *Conn) Interrupt() { _ = c.sock.SetDeadline(time.Unix(1, 0)) }
 
 // Read waits for the next message. The message and its payload are valid until
 // the next Read; the caller takes or closes the descriptors. It returns io.EOF

@@ -25,8 +25,9 @@ type Compositor struct {
 	shoot []string
 }
 
-// startTimeout bounds the start of a compositor or X server.
-const startTimeout = 20 * time.Second
+// startTimeout bounds the start of a compositor or X server, and a screenshot,
+// inside an emulated guest too.
+const startTimeout = 60 * time.Second
 
 // startCompositor runs argv with a private XDG_RUNTIME_DIR and waits for its
 // socket. The files are written into that folder first.

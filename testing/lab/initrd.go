@@ -17,7 +17,7 @@ var guestAgent []byte
 // the root over 9p, and the two guest scripts.
 func (r *Root) initrd(file string) error {
 	var c cpio
-	for _, dir := range []string{"bin", "dev", "proc", "sys", "modules"} {
+	for _, dir := range []string{"bin", "dev", "proc", "sys", "modules", "ro", "rw", "new"} {
 		c.dir(dir)
 	}
 	c.char("dev/console", 5, 1)

@@ -144,7 +144,7 @@ func TestAgent(t *testing.T) {
 		}
 	}
 	_, booted := a.booted()
-	say("lab-agent-hello id1\nstray\n")
+	say("stray\nlab-agent-hello id1\n")
 	<-booted
 	script := func(body string) (string, int, error) {
 		go func() {

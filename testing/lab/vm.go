@@ -74,7 +74,7 @@ func (vm *VM) start(ctx context.Context, r *Root, cfg VMConfig) error {
 	}
 	vm.proc = proc
 
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, cfg.BootTimeout)
 	defer cancel()
 	conn, err := vm.dial(ctx, "agent")
 	if err != nil {

@@ -92,7 +92,7 @@ func (f *Frontend) serveRequest(conn *vhostuser.Conn, m *vhostuser.Message) {
 		return
 	}
 	// Only after the reply does QEMU commit the memory change, and waits for it.
-	if err := f.syncMemory(); err != nil {
+	if err := f.syncMemory(); err != nil && !f.quitting.Load() {
 		f.problem("memory change after %v: %v", req, err)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -73,6 +74,8 @@ type Frontend struct {
 
 	backend *vhostuser.Conn // our end of the back-end channel
 	serving sync.WaitGroup
+
+	quitting atomic.Bool
 }
 
 type feRing struct {
@@ -386,6 +389,7 @@ func (f *Frontend) Sync() error {
 // Quit closes everything, as a QEMU does that exits or is killed. It is safe to
 // call twice.
 func (f *Frontend) Quit() {
+	f.quitting.Store(true)
 	_ = f.conn.Close()
 	_ = f.raw.Close()
 	if f.backend != nil {

@@ -6,28 +6,33 @@
 #                output and a line NONCE EXIT-CODE
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export HOME=/root LANG=C.UTF-8 TERM=linux XDG_RUNTIME_DIR=/run/user/0
+bb=/lab/busybox
 
-mkdir -p /dev/pts /dev/shm
-mount -t devpts -o gid=5,mode=620,ptmxmode=666 devpts /dev/pts
-mount -t tmpfs -o mode=1777 shm /dev/shm
-mount -t tmpfs -o mode=0755 run /run
-mount -t tmpfs -o mode=1777 tmp /tmp
-mkdir -p -m 0700 /run/user/0
-hostname lab
-ip link set lo up 2>/dev/null || busybox ip link set lo up
+$bb mkdir -p /dev/pts /dev/shm
+$bb mount -t devpts -o gid=5,mode=620,ptmxmode=666 devpts /dev/pts
+$bb mount -t tmpfs -o mode=1777 shm /dev/shm
+$bb mount -t tmpfs -o mode=0755 run /run
+$bb mount -t tmpfs -o mode=1777 tmp /tmp
+$bb mkdir -p /run/user
+$bb mkdir -m 0700 /run/user/0
+$bb hostname lab
+$bb ip link set lo up
 
 port=
-for _ in $(seq 100); do
-	for name in /sys/class/virtio-ports/*/name; do
-		[ "$(cat "$name" 2>/dev/null)" = lab.agent ] && port=/dev/$(basename "$(dirname "$name")")
+tries=0
+while [ -z "$port" ]; do
+	for dir in /sys/class/virtio-ports/*; do
+		[ -e "$dir/name" ] && read -r name <"$dir/name" && [ "$name" = lab.agent ] && port=/dev/${dir##*/}
 	done
 	[ -n "$port" ] && break
-	sleep 0.1
+	tries=$((tries + 1))
+	[ $tries -lt 600 ] || { echo "lab: no agent port"; exec $bb poweroff -f; }
+	$bb sleep 0.1
 done
-[ -n "$port" ] || { echo "lab: no agent port"; exec busybox poweroff -f; }
 
 exec 3<>"$port"
-printf 'lab-agent-hello %s\n' "$(cat /proc/sys/kernel/random/boot_id)" >&3
+read -r boot_id </proc/sys/kernel/random/boot_id
+echo "lab-agent-hello $boot_id" >&3
 while read -r verb file nonce <&3; do
 	[ "$verb" = run ] || continue
 	cd /root
@@ -35,4 +40,4 @@ while read -r verb file nonce <&3; do
 	printf '\n%s %d\n' "$nonce" "$?" >&3
 done
 echo "lab: the agent port was closed"
-exec busybox poweroff -f
+exec $bb poweroff -f

@@ -27,6 +27,17 @@ func Root(t testing.TB) *lab.Root {
 	return root
 }
 
+// EnvFull turns on the tests that take many minutes; `make test-full` sets it.
+const EnvFull = "GPUBROKER_FULL"
+
+// Full skips the test unless GPUBROKER_FULL=1.
+func Full(t testing.TB) {
+	t.Helper()
+	if os.Getenv(EnvFull) != "1" {
+		t.Skipf("takes many minutes: set %s=1 (make test-full does)", EnvFull)
+	}
+}
+
 // VM starts a guest; see [lab.Root.StartVM]. A failed test logs its console.
 func VM(t testing.TB, cfg lab.VMConfig) *lab.VM {
 	t.Helper()

@@ -4,6 +4,7 @@ package inner
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gpubroker/gpubroker/testing/lab"
 	"github.com/gpubroker/gpubroker/testing/lab/labtest"
@@ -31,4 +32,23 @@ func TestWestonOffersDMABuf(t *testing.T) {
 	if size := img.Bounds().Size(); size.X != 640 || size.Y != 480 {
 		t.Errorf("screenshot is %v, want 640x480", size)
 	}
+}
+
+// TestNestedGuest boots a guest in the guest, both emulated.
+func TestNestedGuest(t *testing.T) {
+	labtest.Full(t)
+	start := time.Now()
+	vm := labtest.VM(t, lab.VMConfig{
+		Accel: lab.AccelTCG, MemMB: 512, SMP: 1, BootTimeout: 18 * time.Minute,
+		Devices: []string{"-device", "virtio-gpu-pci"},
+	})
+	if err := vm.WaitBoot(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("user space of the nested guest after %v", time.Since(start).Round(time.Second))
+	out, err := vm.Check(t.Context(), "modprobe virtio_gpu && ls /dev/dri")
+	if err != nil || !strings.Contains(out, "card0") {
+		t.Errorf("/dev/dri holds %q: %v", out, err)
+	}
+	t.Logf("virtio-gpu probed after %v", time.Since(start).Round(time.Second))
 }
