@@ -73,12 +73,18 @@ func (d *Device) ctxCreate(r *request) error {
 	if id == 0 || d.contexts[id] != nil {
 		return fmt.Errorf("%w: context %d exists or is reserved", virtiogpu.ErrInvalidContext, id)
 	}
-	// context_init means something only with VIRTIO_GPU_F_CONTEXT_INIT.
 	name := c.DebugName()
-	if err := d.rend.CreateContext(id, 0, name); err != nil {
+	capset := uint32(0) // context_init means something only with its feature
+	if d.features&(1<<virtiogpu.FeatureContextInit) != 0 {
+		capset = c.ContextInit & virtiogpu.ContextInitCapsetMask
+	}
+	if capset != 0 && !slices.ContainsFunc(d.info.Capsets, func(s virgl.CapsetInfo) bool { return s.ID == capset }) {
+		return fmt.Errorf("%w: capset %d of context %d (%s) is not offered", virtiogpu.ErrInvalidParameter, capset, id, name)
+	}
+	if err := d.rend.CreateContext(id, capset, name); err != nil {
 		return fmt.Errorf("%w: %w", virtiogpu.ErrOutOfMemory, err)
 	}
-	d.contexts[id] = &guestContext{id: id, name: name, idle: true}
+	d.contexts[id] = &guestContext{id: id, init: capset, name: name, idle: true}
 	return nil
 }
 
@@ -90,6 +96,7 @@ func (d *Device) ctxDestroy(r *request) error {
 	// Fences of the context never signal once it is gone.
 	d.fences.signal(c.id, d.lastFence)
 	d.presents.signal(c.id, d.lastFence)
+	d.dropRings(c.id)
 	d.rend.DestroyContext(c.id)
 	delete(d.contexts, c.id)
 	for _, res := range d.resources {
@@ -116,7 +123,9 @@ func (d *Device) ctxAttachResource(r *request) error {
 	if err := d.promote(res); err != nil {
 		return err
 	}
-	d.rend.AttachResource(ctx.id, res.id)
+	if res.inRenderer() {
+		d.rend.AttachResource(ctx.id, res.id)
+	}
 	res.attachCtx(ctx.id)
 	return nil
 }
@@ -137,7 +146,9 @@ func (d *Device) ctxDetachResource(r *request) error {
 	if !slices.Contains(res.ctxs, ctx.id) {
 		return fmt.Errorf("%w: resource %d is not attached to context %d", virtiogpu.ErrInvalidResource, res.id, ctx.id)
 	}
-	d.rend.DetachResource(ctx.id, res.id)
+	if res.inRenderer() {
+		d.rend.DetachResource(ctx.id, res.id)
+	}
 	res.detachCtx(ctx.id)
 	return nil
 }
@@ -265,6 +276,10 @@ func (d *Device) touched(ctx uint32) {
 // promote gives a 2D resource a twin in the renderer, so that a context can use
 // a dumb buffer as a texture. Its pixels live there from then on.
 func (d *Device) promote(res *resource) error {
+	if res.blob != nil {
+		d.promoteBlob(res)
+		return nil
+	}
 	if res.kind == kind3D {
 		return nil
 	}

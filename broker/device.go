@@ -33,6 +33,12 @@ type DeviceConfig struct {
 	SetDisplaySocket func(*dmabuf.FD)
 	// Alloc2D, if set, is tried before shared memory for 2D resources.
 	Alloc2D Allocator
+	// UDMABuf, if set, makes dma-bufs of guest pages and of our own. The device
+	// does not close it.
+	UDMABuf *dmabuf.UDMABuf
+	// HostMem is the size of the host-visible window in bytes, a power of two; 0:
+	// there is none.
+	HostMem uint64
 	// Heads is the number of scanouts that the guest gets, 1 to display.MaxHeads.
 	Heads int
 	Log   *zap.Logger
@@ -66,7 +72,10 @@ type Device struct {
 	cursorMeter shmfallback.Meter // copies of pointer images, which never go as dma-bufs
 	mem         *guestmem.Map
 	channel     *vhostuser.Channel // requests to the front-end; nil if it has none
-	display     *dmabuf.FD         // QEMU's display socket while nobody uses it
+	features    uint64             // negotiated
+	window      window
+	waiting     []*suspended
+	display     *dmabuf.FD // QEMU's display socket while nobody uses it
 
 	ctrl, cursor queue
 	chain        virtq.Chain // the chain being served; responses are written at once
@@ -79,9 +88,10 @@ type Device struct {
 	scanouts  [display.MaxHeads]scanout
 	cursors   [display.MaxHeads]cursorState
 
-	fences     timeline
-	lastFence  uint32 // id given last
-	lastSubmit uint64 // how many times contexts gave the GPU work
+	fences     timeline              // of commands without a ring
+	rings      map[ringKey]*timeline // of contexts' rings
+	lastFence  uint32                // id given last
+	lastSubmit uint64                // how many times contexts gave the GPU work
 	presents   presentQueue
 
 	// Reused, so that a frame allocates nothing.
@@ -109,13 +119,14 @@ type queue struct {
 func NewDevice(cfg DeviceConfig) *Device {
 	d := &Device{
 		cfg: cfg, log: cfg.Log, rend: cfg.Renderer, sink: cfg.Sink,
-		resources: map[uint32]*resource{}, contexts: map[uint32]*guestContext{},
+		resources: map[uint32]*resource{}, contexts: map[uint32]*guestContext{}, rings: map[ringKey]*timeline{},
 		out: make([]byte, 0, 4096), cmd: make([]byte, 0, 64<<10),
 	}
 	d.info = d.rend.Info()
 	d.onRetry, d.onIdle = d.retryCopies, d.frameIdle
 	d.ctrl.serve = func(kicked bool) { d.serve(&d.ctrl, virtiogpu.ControlQueue, kicked) }
 	d.cursor.serve = func(kicked bool) { d.serve(&d.cursor, virtiogpu.CursorQueue, kicked) }
+	d.window.size = cfg.HostMem
 	cfg.Fences.f = d.fenceSignalled
 	if fd := d.rend.PollFD(); fd >= 0 {
 		cfg.Loop.Call(func() { cfg.Loop.Watch(fd, func(bool) { d.rend.Poll() }) })
@@ -137,9 +148,9 @@ func (d *Device) Close() {
 
 // Features returns the virtio feature bits of the device. Any goroutine.
 func (d *Device) Features() uint64 {
-	f := uint64(1)<<virtiogpu.FeatureEDID | 1<<virtiogpu.FeatureResourceUUID
+	f := uint64(1)<<virtiogpu.FeatureEDID | 1<<virtiogpu.FeatureResourceUUID | 1<<virtiogpu.FeatureResourceBlob
 	if d.info.GL {
-		f |= 1 << virtiogpu.FeatureVirgl
+		f |= 1<<virtiogpu.FeatureVirgl | 1<<virtiogpu.FeatureContextInit
 	}
 	return f
 }
@@ -174,8 +185,10 @@ func (d *Device) Attach(mem *guestmem.Map) { d.mem = mem }
 // BackendChannel takes the channel for requests to the front-end.
 func (d *Device) BackendChannel(ch *vhostuser.Channel) { d.channel = ch }
 
-// SetFeatures logs what was agreed on; every command is served either way.
+// SetFeatures takes what was agreed on. Mode A of QEMU never agrees on blobs and
+// context init; commands of those are refused then.
 func (d *Device) SetFeatures(bits uint64) error {
+	d.features = bits
 	d.log.Debug("features agreed", zap.Uint64("bits", bits))
 	return nil
 }
@@ -193,6 +206,9 @@ func (d *Device) QueueStart(index int, q *virtq.Queue, kick *dmabuf.FD, fresh bo
 		d.Reset() // a driver that starts from nothing expects nothing to be left
 	}
 	u.q, u.kick = q, kick
+	if index == int(virtiogpu.ControlQueue) {
+		d.reclaim()
+	}
 	d.cfg.Loop.Watch(kick.Int(), u.serve)
 	d.cfg.Loop.Again() // a kick may have come while nobody watched
 	d.log.Debug("queue started", zap.Int("queue", index), zap.Bool("fresh", fresh))
@@ -207,7 +223,8 @@ func (d *Device) QueueStop(index int) {
 		return
 	}
 	if index == int(virtiogpu.ControlQueue) {
-		d.finishFences(u)
+		d.stopWaiting()
+		d.finishFences()
 	}
 	d.stopQueue(u)
 	d.log.Debug("queue stopped", zap.Int("queue", index))
@@ -250,7 +267,13 @@ func (d *Device) Reset() {
 		d.log.Info("device reset", zap.Int("resources", len(d.resources)), zap.Int("contexts", len(d.contexts)))
 	}
 	d.fences.clear()
+	clear(d.rings)
 	d.presents.clear()
+	for _, s := range d.waiting {
+		s.done = true
+	}
+	d.waiting = nil
+	d.forgetPlacements()
 	for h := range d.scanouts {
 		d.disableHead(h)
 		d.hideCursor(h)

@@ -111,6 +111,8 @@ func (m *machine) settle() {
 	}
 }
 
+var manualFences = virgltest.Config{ManualFences: true}
+
 // TestFenceOrder: fenced commands complete in order and with their ids whole;
 // unfenced ones do not wait; a command without GPU work waits for those before.
 func TestFenceOrder(t *testing.T) {

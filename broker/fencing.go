@@ -1,6 +1,11 @@
 package broker
 
-import "go.uber.org/zap"
+import (
+	"go.uber.org/zap"
+
+	"github.com/gpubroker/gpubroker/broker/virtiogpu"
+	"github.com/gpubroker/gpubroker/broker/virtq"
+)
 
 // newFence asks the renderer for a fence behind all work of ctx so far.
 func (d *Device) newFence(ctx uint32) (uint32, error) {
@@ -30,6 +35,11 @@ func (d *Device) fenceSignalled(ctx, id uint32) {
 		}
 	}
 	d.fences.signal(ctx, id)
+	for k, t := range d.rings {
+		if k.ctx == ctx {
+			t.signal(ctx, id)
+		}
+	}
 	d.completeFences()
 	d.presents.signal(ctx, id)
 	d.showReady()
@@ -45,30 +55,77 @@ func (d *Device) signalled(ctx, id uint32) bool {
 // completeFences gives finished commands back to the guest, oldest first.
 func (d *Device) completeFences() {
 	q := d.ctrl.q
-	any := false
-	for {
-		f, ok := d.fences.pop()
-		if !ok {
-			break
-		}
-		if q != nil {
-			d.ringOK(q.Push(f.head, f.written))
-			any = true
-		}
+	any := d.completeLine(q, &d.fences)
+	for _, t := range d.rings {
+		any = d.completeLine(q, t) || any
 	}
 	if any {
 		d.ringOK(q.Notify())
 	}
 }
 
+// completeLine does that for one timeline and reports whether the guest has
+// something to look at.
+func (d *Device) completeLine(q *virtq.Queue, t *timeline) (any bool) {
+	for {
+		f, ok := t.pop()
+		if !ok {
+			return any
+		}
+		if q != nil {
+			d.ringOK(q.Push(f.head, f.written))
+			any = true
+		}
+	}
+}
+
+// ringKey names a timeline of a context (virtio spec 5.7.6.7, ring_idx).
+type ringKey struct {
+	ctx  uint32
+	ring uint8
+}
+
+// timelineOf finds the timeline that a fenced command belongs to: its context's
+// ring if it names one, else the device's.
+func (d *Device) timelineOf(h *virtiogpu.CtrlHdr) *timeline {
+	if h.Flags&virtiogpu.FlagInfoRingIdx == 0 || d.features&(1<<virtiogpu.FeatureContextInit) == 0 || d.contexts[h.CtxID] == nil {
+		return &d.fences
+	}
+	k := ringKey{h.CtxID, h.RingIdx}
+	t := d.rings[k]
+	if t == nil {
+		t = &timeline{}
+		d.rings[k] = t
+	}
+	return t
+}
+
+// dropRings completes and forgets the timelines of a context that goes away.
+func (d *Device) dropRings(ctx uint32) {
+	for k, t := range d.rings {
+		if k.ctx == ctx {
+			t.signalAll()
+			if d.completeLine(d.ctrl.q, t) {
+				d.ringOK(d.ctrl.q.Notify())
+			}
+			delete(d.rings, k)
+		}
+	}
+}
+
 // finishFences completes what is pending as the ring stops. Fences are between
 // the renderer and us; a guest that continues after vm stop must find each of
 // its commands completed once.
-func (d *Device) finishFences(u *queue) {
+func (d *Device) finishFences() {
 	d.rend.Poll()
-	if n := d.fences.len(); n > 0 {
+	n := d.fences.len()
+	d.fences.signalAll()
+	for _, t := range d.rings {
+		n += t.len()
+		t.signalAll()
+	}
+	if n > 0 {
 		d.log.Debug("completing fenced commands at queue stop", zap.Int("commands", n))
-		d.fences.signalAll()
 	}
 	d.completeFences()
 }

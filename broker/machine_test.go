@@ -42,6 +42,12 @@ type machineConfig struct {
 	outOfBounds bool
 }
 
+// windowSize is the host-visible window of mode B machines.
+const windowSize = 16 << 20
+
+const classic = 1<<virtiogpu.FeatureVirgl | 1<<virtiogpu.FeatureEDID | 1<<virtiogpu.FeatureResourceUUID |
+	vhostuser.FVersion1 | vhostuser.FIndirectDesc | vhostuser.FEventIdx | vhostuser.FProtocolFeatures
+
 func newMachine(t testing.TB, cfg machineConfig) *machine {
 	t.Helper()
 	m := &machine{t: t, resp: make([]byte, 4096)}
@@ -68,12 +74,21 @@ func newMachine(t testing.TB, cfg machineConfig) *machine {
 	if cfg.profile.Name == "" {
 		cfg.profile = vhostusertest.QEMU11A
 	}
-	m.dev = broker.NewDevice(broker.DeviceConfig{
-		Loop: m.loop, Renderer: m.fake, Fences: relay, Sink: cfg.sink, Heads: cfg.heads, Log: zap.NewNop(),
-	})
-	backend, err := vhostuser.NewBackend(vhostuser.Config{Device: m.dev, Executor: m.loop})
+	dc := broker.DeviceConfig{Loop: m.loop, Renderer: m.fake, Fences: relay, Sink: cfg.sink, Heads: cfg.heads, Log: zap.NewNop()}
+	vc := vhostuser.Config{Executor: m.loop}
+	gc := fakeguest.Config{Profile: cfg.profile, RAMSize: cfg.ram}
+	if cfg.profile.DisplaySocket {
+		gc.Features = classic // QEMU's own gpu device passes no others
+	} else {
+		dc.HostMem = windowSize
+		vc.Shmem = &vhostuser.ShmemConfig{}
+		vc.Shmem.Sizes[virtiogpu.ShmIDHostVisible] = windowSize
+	}
+	m.dev = broker.NewDevice(dc)
+	vc.Device = m.dev
+	backend, err := vhostuser.NewBackend(vc)
 	must(err)
-	m.Guest, m.stop, err = fakeguest.Serve(backend, fakeguest.Config{Profile: cfg.profile, RAMSize: cfg.ram})
+	m.Guest, m.stop, err = fakeguest.Serve(backend, gc)
 	must(err)
 	must(m.Boot())
 	t.Cleanup(func() {

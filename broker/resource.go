@@ -13,9 +13,9 @@ import (
 type resourceKind uint8
 
 const (
-	kind2D resourceKind = iota + 1 // the broker: a GBM buffer or a memfd
-	kind3D                         // the renderer
-	kindBlob                       // guest pages, or host memory that the guest can map
+	kind2D   resourceKind = iota + 1 // the broker: a GBM buffer or a memfd
+	kind3D                           // the renderer
+	kindBlob                         // guest pages, or host memory that the guest can map
 )
 
 func (k resourceKind) String() string {

@@ -87,14 +87,29 @@ func (d *Device) serveChain(q *virtq.Queue, kind virtiogpu.QueueKind) {
 		err = d.dispatch(r)
 	}
 	d.stats.Commands.Add(1)
+	if err != nil && errors.Is(err, errSuspended) {
+		return
+	}
 	written := d.respond(r, c, kind, err)
-	done := r.fence == 0 || d.signalled(r.fenceCtx, r.fence)
-	if kind == virtiogpu.ControlQueue && r.hdr.Fenced() && !(done && d.fences.empty()) {
-		// Failed commands carry their fence too: none overtakes another.
-		d.fences.push(fence{ctx: r.fenceCtx, id: r.fence, head: c.Head, written: written, done: done})
+	if kind == virtiogpu.ControlQueue {
+		d.complete(q, r, c.Head, written)
 		return
 	}
 	d.ringOK(q.Push(c.Head, written))
+}
+
+// complete gives an answered command of the control queue back to the guest, now
+// or when its fence and those before it have signalled. Failed commands carry
+// their fence too: none overtakes another.
+func (d *Device) complete(q *virtq.Queue, r *request, head uint16, written uint32) {
+	done := r.fence == 0 || d.signalled(r.fenceCtx, r.fence)
+	if r.hdr.Fenced() {
+		if t := d.timelineOf(&r.hdr); !done || !t.empty() {
+			t.push(fence{ctx: r.fenceCtx, id: r.fence, head: head, written: written, done: done})
+			return
+		}
+	}
+	d.ringOK(q.Push(head, written))
 }
 
 // fetch copies the command out of guest memory, once, and decodes its header.
@@ -179,6 +194,10 @@ func init() {
 		virtiogpu.CmdTransferToHost3D:      (*Device).transferToHost3D,
 		virtiogpu.CmdTransferFromHost3D:    (*Device).transferFromHost3D,
 		virtiogpu.CmdSubmit3D:              (*Device).submit3D,
+		virtiogpu.CmdResourceCreateBlob:    (*Device).resourceCreateBlob,
+		virtiogpu.CmdSetScanoutBlob:        (*Device).setScanoutBlob,
+		virtiogpu.CmdResourceMapBlob:       (*Device).resourceMapBlob,
+		virtiogpu.CmdResourceUnmapBlob:     (*Device).resourceUnmapBlob,
 		virtiogpu.CmdUpdateCursor:          (*Device).updateCursor,
 		virtiogpu.CmdMoveCursor:            (*Device).moveCursor,
 	} {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/gpubroker/gpubroker/broker/display"
 	"github.com/gpubroker/gpubroker/broker/vhostuser"
+	"github.com/gpubroker/gpubroker/broker/virtiogpu"
 	"github.com/gpubroker/gpubroker/dmabuf"
 	"github.com/gpubroker/gpubroker/virgl"
 )
@@ -28,6 +29,7 @@ type Config struct {
 	Title          string // of the Wayland windows
 	Heads          int    // scanouts, 1 to display.MaxHeads
 	Mode           display.Mode
+	HostMem        uint64 // bytes of host-visible window for blobs, a power of two; 0: none
 
 	Control string // path of the control socket; empty: none
 	Version string
@@ -45,6 +47,7 @@ type Server struct {
 	dev     *Device
 	ln      *vhostuser.Listener
 	control *Control
+	udmabuf *dmabuf.UDMABuf // nil where the host has none
 }
 
 // NewServer starts everything that can fail early: the socket, the renderer,
@@ -55,6 +58,9 @@ func NewServer(cfg Config) (_ *Server, err error) {
 	}
 	if (cfg.Socket == "") == (cfg.FD == nil) {
 		return nil, errors.New("broker: want either --socket-path or --fd")
+	}
+	if m := cfg.HostMem; m&(m-1) != 0 || m != 0 && m < 1<<20 {
+		return nil, fmt.Errorf("broker: --hostmem %d: want a power of two from 1M on, or 0", m)
 	}
 	s := &Server{cfg: cfg, log: cfg.Log}
 	defer func() {
@@ -85,8 +91,13 @@ func NewServer(cfg Config) (_ *Server, err error) {
 	s.log.Info("display", zap.String("sink", s.sink.Name()))
 	dc := DeviceConfig{
 		Loop: s.loop, Renderer: s.rend, Fences: relay, Sink: s.sink, SetDisplaySocket: setSocket,
-		Heads: cfg.Heads, Log: s.log,
+		Heads: cfg.Heads, HostMem: cfg.HostMem, Log: s.log,
 	}
+	if s.udmabuf, err = dmabuf.OpenUDMABuf(); err != nil {
+		s.log.Info("guest pages cannot become dma-bufs; blobs that the guest draws are copied once", zap.Error(err))
+		err = nil
+	}
+	dc.UDMABuf = s.udmabuf
 	s.dev = NewDevice(dc)
 	s.events.Bind(s.dev)
 	if cfg.Control != "" {
@@ -107,7 +118,12 @@ func (s *Server) Status(table bool) Status {
 
 // Run serves front-ends until ctx ends; with Config.FD only the one there.
 func (s *Server) Run(ctx context.Context) error {
-	b, err := vhostuser.NewBackend(vhostuser.Config{Device: s.dev, Executor: s.loop, Log: s.log.Named("vhost-user")})
+	vc := vhostuser.Config{Device: s.dev, Executor: s.loop, Log: s.log.Named("vhost-user")}
+	if s.cfg.HostMem > 0 {
+		vc.Shmem = &vhostuser.ShmemConfig{}
+		vc.Shmem.Sizes[virtiogpu.ShmIDHostVisible] = s.cfg.HostMem
+	}
+	b, err := vhostuser.NewBackend(vc)
 	if err != nil {
 		return err
 	}
@@ -144,6 +160,9 @@ func (s *Server) Close() Status {
 	}
 	if s.sink != nil {
 		_ = s.sink.Close()
+	}
+	if s.udmabuf != nil {
+		_ = s.udmabuf.Close()
 	}
 	if s.loop != nil {
 		s.loop.Call(func() {

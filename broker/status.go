@@ -41,9 +41,18 @@ type Status struct {
 	CopyWaits     uint64           `json:"copy_waits"`
 	Reconnects    uint64           `json:"reconnects"`
 	FlushToCommit Latency          `json:"flush_to_commit_us"`
+	CursorBytes   uint64           `json:"cursor_bytes_copied"`
+	Window        WindowStatus     `json:"window"`
 	Contexts      []ContextStatus  `json:"contexts"`
 	Scanouts      []ScanoutStatus  `json:"scanouts"`
 	Resources     []ResourceStatus `json:"resources"`
+}
+
+// WindowStatus is the host-visible window.
+type WindowStatus struct {
+	Size       uint64 `json:"size"`       // bytes
+	Used       uint64 `json:"used"`       // bytes
+	Placements int    `json:"placements"` // mapped blobs
 }
 
 // RendererStatus says who renders.
@@ -108,6 +117,8 @@ func (d *Device) status(table bool) Status {
 		CopyWaits: d.stats.CopyWaits.Load(), Reconnects: st.Reconnects.Load(),
 		FlushToCommit: Latency{P50: st.Latency.Quantile(0.5), P99: st.Latency.Quantile(0.99), Count: st.Latency.Count()},
 	}
+	s.CursorBytes = d.cursorMeter.Bytes()
+	s.Window = WindowStatus{Size: d.window.size, Used: d.window.used(), Placements: len(d.window.placed)}
 	for _, c := range d.info.Capsets {
 		s.Renderer.Capsets = append(s.Renderer.Capsets, c.ID)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -21,6 +22,7 @@ type serveOptions struct {
 	display, wayland, title string
 	size                    string
 	heads                   int
+	hostmem                 string
 	control                 string
 	logLevel, logFormat     string
 	logs                    io.Writer
@@ -37,6 +39,7 @@ func (o *serveOptions) register(f *pflag.FlagSet) {
 	f.StringVar(&o.title, "title", "gpubroker", "`TITLE` of the guest's windows")
 	f.StringVar(&o.size, "size", "1280x800", "mode that the guest is told to prefer, `WxH` pixels")
 	f.IntVar(&o.heads, "heads", 1, "number `N` of scanouts, 1 to 16")
+	f.StringVar(&o.hostmem, "hostmem", "1G", "window `SIZE` for blobs that the guest maps, a power of two (0: none); needs QEMU 11.1")
 	f.StringVar(&o.control, "control", "", "answer status requests on the unix socket `PATH`")
 	f.StringVar(&o.logLevel, "log-level", "info", "`LEVEL` of the log: debug, info, warn or error")
 	f.StringVar(&o.logFormat, "log-format", "console", "`FORMAT` of the log: console or json")
@@ -94,6 +97,10 @@ func (o *serveOptions) config() (broker.Config, error) {
 	if o.heads < 1 || o.heads > display.MaxHeads {
 		return bad("--heads %d: want 1 to %d", o.heads, display.MaxHeads)
 	}
+	var err error
+	if c.HostMem, err = parseSize(o.hostmem); err != nil || c.HostMem&(c.HostMem-1) != 0 || c.HostMem != 0 && c.HostMem < 1<<20 {
+		return bad("--hostmem %q: want a power of two such as 256M or 1G, or 0", o.hostmem)
+	}
 	if (o.socket == "") == (o.fd < 0) {
 		return bad("want either --socket-path PATH or --fd N")
 	}
@@ -128,6 +135,22 @@ func serve(ctx context.Context, o *serveOptions) error {
 		zap.String("flush_to_commit", strings.Join([]string{us(st.FlushToCommit.P50), us(st.FlushToCommit.P99)}, " / ")))
 	_ = cfg.Log.Sync() // fails on terminals and pipes; there is nobody left to tell
 	return err
+}
+
+// parseSize reads a number of bytes with an optional K, M, G or T.
+func parseSize(s string) (uint64, error) {
+	shift := 0
+	if i := strings.IndexByte("KMGT", strings.ToUpper(s + " ")[max(len(s)-1, 0)]); i >= 0 {
+		shift, s = 10*(i+1), s[:len(s)-1]
+	}
+	n, err := strconv.ParseUint(s, 10, 64)
+	if err != nil {
+		return 0, err
+	}
+	if n<<shift>>shift != n {
+		return 0, strconv.ErrRange
+	}
+	return n << shift, nil
 }
 
 func us(v uint64) string { return fmt.Sprintf("%d µs", v) }

@@ -175,3 +175,21 @@ func (f *Frontend) ConfigChanges() int {
 	defer f.mu.Unlock()
 	return f.changes
 }
+
+// WriteWindow writes to the host-visible window at offset, as a guest does that
+// has mapped it. The bytes must lie in one mapping.
+func (f *Frontend) WriteWindow(offset uint64, p []byte) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i := range f.maps {
+		m := &f.maps[i]
+		if offset < m.Offset || offset+uint64(len(p)) > m.Offset+m.Len {
+			continue
+		}
+		if _, err := unix.Pwrite(m.fd.Int(), p, int64(m.FDOffset+offset-m.Offset)); err != nil {
+			return fmt.Errorf("write %d bytes to the window at %#x: %w", len(p), offset, err)
+		}
+		return nil
+	}
+	return fmt.Errorf("nothing is mapped at %#x of the window", offset)
+}

@@ -1,0 +1,207 @@
+package broker
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/gpubroker/gpubroker/broker/vhostuser"
+	"github.com/gpubroker/gpubroker/broker/virtiogpu"
+)
+
+// maxPlacements limits the mappings that exist at a time. QEMU 11.1 makes a vhost
+// memory region of each and aborts at 512; guest memory and other devices need
+// some too.
+const maxPlacements = 400
+
+// placement is a blob in the host-visible window: a part of a shared memory
+// region of the guest (virtio spec 5.7.7.1). The guest chooses the offset.
+type placement struct {
+	offset, size uint64 // bytes, whole pages
+	// lost says that the front-end has it mapped although the guest was told
+	// otherwise (the device stopped in between): it goes at the next start.
+	lost bool
+}
+
+// window is the host-visible window. Render thread only.
+type window struct {
+	size   uint64       // bytes, 0: there is none
+	placed []*placement // by offset
+}
+
+const pageMask = 4095
+
+// place takes a part of the window.
+func (w *window) place(offset, size uint64) (*placement, error) {
+	if size = (size + pageMask) &^ pageMask; offset&pageMask != 0 || size == 0 {
+		return nil, fmt.Errorf("%w: offset %#x, must be a multiple of 4096", virtiogpu.ErrInvalidParameter, offset)
+	}
+	if offset > w.size || size > w.size-offset {
+		return nil, fmt.Errorf("%w: %d bytes at offset %#x, the window has %d", virtiogpu.ErrInvalidParameter, size, offset, w.size)
+	}
+	if len(w.placed) >= maxPlacements {
+		return nil, fmt.Errorf("%w: %d blobs are mapped, which is the limit", virtiogpu.ErrOutOfMemory, maxPlacements)
+	}
+	i, _ := slices.BinarySearchFunc(w.placed, offset, func(p *placement, off uint64) int {
+		switch {
+		case p.offset < off:
+			return -1
+		case p.offset > off:
+			return 1
+		}
+		return 0
+	})
+	if i > 0 && w.placed[i-1].offset+w.placed[i-1].size > offset || i < len(w.placed) && w.placed[i].offset < offset+size {
+		return nil, fmt.Errorf("%w: %d bytes at offset %#x overlap a mapped blob", virtiogpu.ErrInvalidParameter, size, offset)
+	}
+	p := &placement{offset: offset, size: size}
+	w.placed = slices.Insert(w.placed, i, p)
+	return p, nil
+}
+
+func (w *window) free(p *placement) {
+	if i := slices.Index(w.placed, p); i >= 0 {
+		w.placed = slices.Delete(w.placed, i, i+1)
+	}
+}
+
+// used returns the bytes that are placed.
+func (w *window) used() (bytes uint64) {
+	for _, p := range w.placed {
+		bytes += p.size
+	}
+	return bytes
+}
+
+// clear forgets everything: the front-end dropped it at a device reset.
+func (w *window) clear() { w.placed = nil }
+
+func (d *Device) resourceMapBlob(r *request) error {
+	if err := d.needBlobs(); err != nil {
+		return err
+	}
+	var c virtiogpu.ResourceMapBlob
+	if err := c.Decode(r.body); err != nil {
+		return err
+	}
+	res, err := d.lookup(c.ResourceID)
+	if err != nil {
+		return err
+	}
+	switch b := res.blob; {
+	case b == nil || b.mem == virtiogpu.BlobMemGuest:
+		return fmt.Errorf("%w: resource %d has no host memory to map", virtiogpu.ErrInvalidResource, res.id)
+	case b.flags&virtiogpu.BlobFlagMappable == 0:
+		return fmt.Errorf("%w: blob %d was not created mappable", virtiogpu.ErrInvalidParameter, res.id)
+	case b.place != nil:
+		return fmt.Errorf("%w: blob %d is mapped already, at offset %#x", virtiogpu.ErrInvalidParameter, res.id, b.place.offset)
+	case d.channel == nil || !d.channel.CanMap() || d.window.size == 0:
+		return fmt.Errorf("%w: this front-end cannot map blobs (needs QEMU 11.1 with vhost-user-test-device-pci, and --hostmem)", virtiogpu.ErrUnspec)
+	}
+	fd, err := d.hostMemory(res)
+	if err != nil {
+		return fmt.Errorf("%w: blob %d cannot be mapped: %w", virtiogpu.ErrOutOfMemory, res.id, err)
+	}
+	p, err := d.window.place(c.Offset, res.blob.size)
+	if err != nil {
+		return err
+	}
+	res.blob.place = p
+	cmd := d.suspend(r)
+	info := res.blob.mapInfo
+	d.channel.Map(p.mmap(), fd, func(err error) {
+		d.cfg.Loop.Post(func() { d.mapped(cmd, res, p, info, err) })
+	})
+	return errSuspended
+}
+
+// mmap is the message that maps or unmaps the placement.
+func (p *placement) mmap() vhostuser.MMap {
+	return vhostuser.MMap{ID: virtiogpu.ShmIDHostVisible, Offset: p.offset, Len: p.size, Write: true}
+}
+
+// mapped hears what became of a SHMEM_MAP.
+func (d *Device) mapped(cmd *suspended, res *resource, p *placement, info uint32, err error) {
+	current := slices.Contains(d.window.placed, p)
+	if err != nil && current {
+		d.window.free(p)
+		if res.blob.place == p {
+			res.blob.place = nil
+		}
+	}
+	if cmd.done && err == nil && current && res.blob.place != p {
+		p.lost = true // the command was answered with an error when the queue stopped
+	}
+	if err != nil {
+		d.resume(cmd, fmt.Errorf("%w: %w", virtiogpu.ErrOutOfMemory, err), nil)
+		return
+	}
+	resp := virtiogpu.MapInfo{CtrlHdr: cmd.hdr.Reply(virtiogpu.RespOKMapInfo), MapInfo: info & virtiogpu.MapCacheMask}
+	d.resume(cmd, nil, resp.Append(nil))
+}
+
+func (d *Device) resourceUnmapBlob(r *request) error {
+	if err := d.needBlobs(); err != nil {
+		return err
+	}
+	var c virtiogpu.ResourceUnmapBlob
+	if err := c.Decode(r.body); err != nil {
+		return err
+	}
+	res, err := d.lookup(c.ResourceID)
+	if err != nil {
+		return err
+	}
+	if res.blob == nil || res.blob.place == nil {
+		return fmt.Errorf("%w: resource %d is not mapped", virtiogpu.ErrInvalidParameter, res.id)
+	}
+	p := res.blob.place
+	res.blob.place = nil
+	cmd := d.suspend(r)
+	d.unmapPlace(p, cmd)
+	return errSuspended
+}
+
+// unmapPlace takes a placement out of the guest; cmd, if not nil, is answered
+// when that is done. The space is free again only then.
+func (d *Device) unmapPlace(p *placement, cmd *suspended) {
+	if d.channel == nil {
+		d.window.free(p)
+		if cmd != nil {
+			d.resume(cmd, nil, nil)
+		}
+		return
+	}
+	d.channel.Unmap(p.mmap(), func(err error) {
+		d.cfg.Loop.Post(func() {
+			if err != nil {
+				p.lost = true // try again when the device starts
+			} else {
+				d.window.free(p)
+			}
+			if cmd != nil {
+				d.resume(cmd, err, nil)
+			}
+		})
+	})
+}
+
+// forgetPlacements drops every mapping without a word: at a device reset the
+// front-end has dropped them already, and an UNMAP would be an error.
+func (d *Device) forgetPlacements() {
+	for _, r := range d.resources {
+		if r.blob != nil {
+			r.blob.place = nil
+		}
+	}
+	d.window.clear()
+}
+
+// reclaim takes away what the guest does not know to be mapped.
+func (d *Device) reclaim() {
+	for _, p := range d.window.placed {
+		if p.lost {
+			p.lost = false
+			d.unmapPlace(p, nil)
+		}
+	}
+}
