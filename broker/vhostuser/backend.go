@@ -96,8 +96,7 @@ func (b *Backend) Serve(ctx context.Context, conn *Conn) error {
 	err := s.loop()
 	s.channel.setGate(false)
 	s.end()
-	switch {
-	case err == nil, ctx.Err() != nil, hungUp(err):
+	if ctx.Err() != nil || hungUp(err) {
 		return nil
 	}
 	return err
@@ -122,6 +121,7 @@ type session struct {
 	toldUnseal bool          // render
 }
 
+// loop serves messages until there are no more; it always returns an error.
 func (s *session) loop() error {
 	for {
 		m, err := s.conn.Read()
