@@ -150,11 +150,11 @@ func (r *renderer) openNode(path string) error {
 	if path == "" {
 		return nil
 	}
-	raw, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	node, err := dmabuf.OpenDRM(path)
 	if err != nil {
-		return opErr("open render node", path, err)
+		return opErr("open render node", path, fmt.Errorf("%w: %w", ErrNotSupported, err))
 	}
-	r.node = dmabuf.NewFD(raw, "render node "+path)
+	r.node = node
 	r.info.Node = path
 	callbackNode.Store(r.node)
 	return nil

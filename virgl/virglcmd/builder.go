@@ -99,8 +99,15 @@ func (b *Builder) DestroyObject(t Object, handle uint32) {
 	b.u32(handle)
 }
 
-// SetFramebuffer draws on one colour surface, without depth.
+// SetFramebuffer draws on one colour surface, without depth. 0 is no surface: then
+// the context holds on to none.
 func (b *Builder) SetFramebuffer(color uint32) {
+	if color == 0 {
+		b.header(cmdSetFramebuffer, 0, 2)
+		b.u32(0)
+		b.u32(0)
+		return
+	}
 	b.header(cmdSetFramebuffer, 0, 3)
 	b.u32(1) // colour buffers
 	b.u32(0) // depth surface
