@@ -71,7 +71,8 @@ func describe(fd *dmabuf.FD, offset, size uint64) (*mapping, error) {
 
 // seal makes sure that a memory file cannot shrink any more, which would turn
 // later accesses into SIGBUS. QEMU's memory-backend-memfd comes with GROW,
-// SHRINK and SEAL set unless the user says seal=off; then we may add it.
+// SHRINK and SEAL set; with seal=off it cannot be sealed any more. Files of other
+// front-ends often can.
 func seal(fd *dmabuf.FD) bool {
 	seals, err := unix.FcntlInt(uintptr(fd.Int()), unix.F_GET_SEALS, 0)
 	if err != nil {

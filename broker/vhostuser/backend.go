@@ -139,6 +139,9 @@ func (s *session) loop() error {
 // dispatch serves one message. An error ends the connection.
 func (s *session) dispatch(m *Message) error {
 	req := Request(m.Request)
+	if e := s.log.Check(zap.DebugLevel, "vhost-user request"); e != nil {
+		e.Write(zap.Stringer("request", req), zap.Int("bytes", len(m.Payload)), zap.Int("fds", len(m.FDs)), zap.Bool("needReply", m.NeedReply()))
+	}
 	fail := func(err error) error { return &OpError{Op: "handle", Request: req, Err: err} }
 	if m.IsReply() {
 		return fail(fmt.Errorf("%w: a reply to nothing, flags %#x", ErrProtocol, m.Flags))

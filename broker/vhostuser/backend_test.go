@@ -11,7 +11,9 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/gpubroker/gpubroker/broker/vhostuser"
 	"github.com/gpubroker/gpubroker/broker/vhostuser/vhostusertest"
@@ -35,6 +37,7 @@ type option struct {
 	ctx     context.Context
 	refuse  error
 	quiet   bool
+	log     *zap.Logger
 }
 
 func open(t testing.TB, o option) *bench {
@@ -48,7 +51,9 @@ func open(t testing.TB, o option) *bench {
 	b.dev.RefuseFeatures = o.refuse
 	copy(b.dev.Config[:], "events__scanouts")
 	cfg := vhostuser.Config{Device: b.dev, Executor: loop, Shmem: o.shmem}
-	if !o.quiet {
+	if o.log != nil {
+		cfg.Log = o.log
+	} else if !o.quiet {
 		cfg.Log = zaptest.NewLogger(t)
 	}
 	backend, err := vhostuser.NewBackend(cfg)
@@ -139,9 +144,9 @@ func TestLife(t *testing.T) {
 			}
 			reset := []string{}
 			if p.ResetDevice {
-				reset = []string{"reset"}
+				reset = []string{"reset", "reset"}
 			}
-			check("init", append([]string{"attach"}, channel...)...)
+			check("init", slices.Concat([]string{"attach"}, channel, reset[:len(reset)/2])...)
 			startup := append(slices.Clone(display), "features", "start 0 fresh=true base=0", "start 1 fresh=true base=0")
 			for range 2 {
 				must(t, b.fe.Start(vhostuser.FVersion1, b.layout))
@@ -388,12 +393,20 @@ func TestMemoryChanges(t *testing.T) {
 	}
 }
 
-// TestUnsealed only has to work; the warning is in the log.
+// TestUnsealed warns, once, of memory that can shrink, and works.
 func TestUnsealed(t *testing.T) {
-	b := open(t, option{profile: vhostusertest.QEMU10A, noSeal: true})
-	must(t, b.fe.Init())
-	must(t, b.fe.Start(0, b.layout))
-	must(t, b.quit(t))
+	for _, noSeal := range []bool{false, true} {
+		core, logs := observer.New(zap.WarnLevel)
+		b := open(t, option{profile: vhostusertest.QEMU10A, noSeal: noSeal, log: zap.New(core)})
+		must(t, b.fe.Init())
+		must(t, b.fe.Start(0, b.layout))
+		must(t, b.fe.Sync())
+		n := logs.FilterMessageSnippet("can shrink").Len()
+		if want := map[bool]int{true: 1}[noSeal]; n != want {
+			t.Errorf("seal=off %t: %d warnings, want %d", noSeal, n, want)
+		}
+		must(t, b.quit(t))
+	}
 }
 
 func TestContextEnds(t *testing.T) {

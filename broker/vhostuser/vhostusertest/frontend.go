@@ -38,7 +38,8 @@ const (
 	StepCall
 )
 
-// DefaultOrder is the order in which QEMU sends them.
+// DefaultOrder is the order in which QEMU sends them; StepCall only if the profile
+// has CallInRing.
 var DefaultOrder = []Step{StepNum, StepBase, StepAddr, StepKick, StepCall}
 
 // Config says how to make a front-end.
@@ -120,7 +121,10 @@ func New(sock *dmabuf.FD, cfg Config) (*Frontend, error) {
 		cfg.Rings = 2
 	}
 	if cfg.Order == nil {
-		cfg.Order = DefaultOrder
+		cfg.Order = DefaultOrder[:len(DefaultOrder)-1]
+		if cfg.Profile.CallInRing {
+			cfg.Order = DefaultOrder
+		}
 	}
 	raw, err := sock.Dup()
 	if err != nil {
@@ -251,6 +255,11 @@ func (f *Frontend) Init() error {
 			return err
 		}
 		if err := f.vringFD(vhostuser.ReqSetVringErr, i, f.rings[i].errfd); err != nil {
+			return err
+		}
+	}
+	if f.cfg.Profile.ResetDevice {
+		if err := f.resetDevice(); err != nil {
 			return err
 		}
 	}

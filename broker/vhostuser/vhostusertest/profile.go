@@ -14,8 +14,12 @@ type Profile struct {
 	EnableWaits bool
 	// VringFDWaits: SET_VRING_KICK, CALL and ERR ask for an ack (since 10.2).
 	VringFDWaits bool
-	// ResetDevice: a virtio reset sends RESET_DEVICE.
+	// ResetDevice: a virtio reset sends RESET_DEVICE, and so does the machine's own
+	// reset when QEMU starts and when the guest reboots.
 	ResetDevice bool
+	// CallInRing: the masked call eventfd is sent among the messages of each ring
+	// (mode B). Otherwise it comes for all rings before a start and after a stop.
+	CallInRing bool
 	// KickAtStart: the front-end writes to the kick eventfd itself after a start.
 	KickAtStart bool
 	// ConfigChangeRefused: CONFIG_CHANGE_MSG is logged as unhandled (mode A).
@@ -43,9 +47,9 @@ const modeABits = vhostuser.FIndirectDesc | vhostuser.FEventIdx | vhostuser.FAny
 // vhost-user-vga, mode B is vhost-user-test-device-pci.
 var (
 	QEMU72A = Profile{Name: "7.2 mode A", Proto: qemu7Proto, DisplaySocket: true, QueueSizes: [2]int{256, 16}, ForcedBits: modeABits, ConfigChangeRefused: true}
-	QEMU10A = Profile{Name: "10.0 mode A", Proto: qemu10Proto, DisplaySocket: true, EnableWaits: true, ResetDevice: true, QueueSizes: [2]int{256, 16}, ForcedBits: modeABits | vhostuser.FRingReset, ConfigChangeRefused: true}
+	QEMU10A = Profile{Name: "10.0 mode A", Proto: qemu10Proto, DisplaySocket: true, EnableWaits: true, ResetDevice: true, QueueSizes: [2]int{1024, 1024}, ForcedBits: modeABits | vhostuser.FRingReset, ConfigChangeRefused: true}
 	QEMU11A = Profile{Name: "11.1 mode A", Proto: qemu11Proto, DisplaySocket: true, EnableWaits: true, VringFDWaits: true, ResetDevice: true, KickAtStart: true, QueueSizes: [2]int{256, 16}, ForcedBits: modeABits, ConfigChangeRefused: true}
-	QEMU11B = Profile{Name: "11.1 mode B", Proto: qemu11Proto, EnableWaits: true, VringFDWaits: true, KickAtStart: true, QueueSizes: [2]int{256, 256}}
+	QEMU11B = Profile{Name: "11.1 mode B", Proto: qemu11Proto, EnableWaits: true, VringFDWaits: true, CallInRing: true, KickAtStart: true, QueueSizes: [2]int{256, 256}}
 	// Bare has no protocol features at all: rings start without being enabled,
 	// memory comes as a table, nothing is acknowledged.
 	Bare = Profile{Name: "bare", DisplaySocket: true, QueueSizes: [2]int{64, 16}, ForcedBits: modeABits}

@@ -27,12 +27,15 @@ type RAM struct {
 type RAMConfig struct {
 	Size   uint64 // bytes, a multiple of the page size
 	Split  uint64 // bytes below 4 GiB; the rest starts there. 0 for all below.
-	NoSeal bool   // as memory-backend-memfd,seal=off
+	NoSeal bool   // as memory-backend-memfd,seal=off: nobody can add seals later
 }
 
 // NewRAM makes guest memory, full of zeros. Seals are QEMU's.
 func NewRAM(c RAMConfig) (*RAM, error) {
-	flags := unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING
+	flags := unix.MFD_CLOEXEC
+	if !c.NoSeal {
+		flags |= unix.MFD_ALLOW_SEALING
+	}
 	raw, err := unix.MemfdCreate("guest ram", flags)
 	if err != nil {
 		return nil, fmt.Errorf("memfd_create: %w", err)

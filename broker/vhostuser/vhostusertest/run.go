@@ -31,6 +31,9 @@ func (f *Frontend) start() error {
 			return err
 		}
 	}
+	if err := f.maskAll(); err != nil {
+		return err
+	}
 	// The bit is between front-end and back-end; the driver never sees it.
 	bits := f.driver&^vhostuser.FProtocolFeatures | f.cfg.Profile.ForcedBits
 	if f.proto != 0 {
@@ -170,7 +173,29 @@ func (f *Frontend) stop() error {
 		r.kick = nil
 	}
 	f.started = false // a request on the back-end channel crashes QEMU from now on
+	return f.maskAll()
+}
+
+// maskAll sends interrupts to the masked notifiers, before a start and after a
+// stop.
+func (f *Frontend) maskAll() error {
+	if f.cfg.Profile.CallInRing {
+		return nil
+	}
+	for i := range f.layout {
+		if err := f.vringFD(vhostuser.ReqSetVringCall, i, f.rings[i].masked); err != nil {
+			return err
+		}
+	}
 	return nil
+}
+
+// resetDevice sends RESET_DEVICE if it was negotiated.
+func (f *Frontend) resetDevice() error {
+	if f.proto&vhostuser.ProtoResetDevice == 0 {
+		return nil
+	}
+	return f.set(false, vhostuser.ReqResetDevice, nil)
 }
 
 // Cont is the end of vm stop.
@@ -191,9 +216,11 @@ func (f *Frontend) Reset() error {
 	if err := f.stop(); err != nil {
 		return err
 	}
-	if f.cfg.Profile.ResetDevice && f.proto&vhostuser.ProtoResetDevice != 0 {
-		if err := f.set(false, vhostuser.ReqResetDevice, nil); err != nil {
-			return err
+	if f.cfg.Profile.ResetDevice {
+		for range 2 { // a reboot sends several
+			if err := f.resetDevice(); err != nil {
+				return err
+			}
 		}
 	}
 	for i := range f.rings {
