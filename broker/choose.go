@@ -117,5 +117,5 @@ func openWayland(cfg *Config, ev display.Events) (*wayland.Sink, error) {
 }
 
 func openQEMU(cfg *Config, ev display.Events) *qemudisplay.Sink {
-	return qemudisplay.New(qemudisplay.Config{Log: cfg.Log.Named("qemu"), Events: ev, Mode: cfg.Mode})
+	return qemudisplay.New(qemudisplay.Config{Log: cfg.Log.Named("qemu"), Events: ev, Mode: cfg.Mode, DMABuf: cfg.QEMUDMABuf})
 }

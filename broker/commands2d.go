@@ -15,16 +15,17 @@ import (
 )
 
 func (d *Device) getDisplayInfo(r *request) error {
-	info := virtiogpu.DisplayInfo{CtrlHdr: r.hdr.Reply(virtiogpu.RespOKDisplayInfo)}
-	for i := range d.cfg.Heads {
-		m := d.sink.Mode(i)
-		info.Modes[i].R = virtiogpu.Rect{Width: m.W, Height: m.H}
-		if m.Enabled {
-			info.Modes[i].Enabled = 1
+	return d.answerFresh(r, func(h *virtiogpu.CtrlHdr) []byte {
+		info := virtiogpu.DisplayInfo{CtrlHdr: h.Reply(virtiogpu.RespOKDisplayInfo)}
+		for i := range d.cfg.Heads {
+			m := d.sink.Mode(i)
+			info.Modes[i].R = virtiogpu.Rect{Width: m.W, Height: m.H}
+			if m.Enabled {
+				info.Modes[i].Enabled = 1
+			}
 		}
-	}
-	d.out = info.Append(d.out)
-	return nil
+		return info.Append(nil)
+	})
 }
 
 func (d *Device) getEDID(r *request) error {
@@ -35,16 +36,37 @@ func (d *Device) getEDID(r *request) error {
 	if c.Scanout >= uint32(d.cfg.Heads) {
 		return fmt.Errorf("%w: scanout %d, limit %d", virtiogpu.ErrInvalidParameter, c.Scanout, d.cfg.Heads-1)
 	}
-	data := d.sink.EDID(int(c.Scanout))
-	if data == nil {
-		m := d.sink.Mode(int(c.Scanout))
-		data = edid.Build(edid.Params{Width: m.W, Height: m.H, MilliHz: m.MilliHz, WidthMM: m.WidthMM, HeightMM: m.HeightMM,
-			Name: "gpubroker", Serial: c.Scanout + 1})
+	return d.answerFresh(r, func(h *virtiogpu.CtrlHdr) []byte {
+		resp := virtiogpu.EDID{CtrlHdr: h.Reply(virtiogpu.RespOKEDID)}
+		resp.Size = uint32(copy(resp.Data[:], d.edid(c.Scanout)))
+		return resp.Append(nil)
+	})
+}
+
+// edid is the display's own for the head, or one that we make.
+func (d *Device) edid(head uint32) []byte {
+	if data := d.sink.EDID(int(head)); data != nil {
+		return data
 	}
-	resp := virtiogpu.EDID{CtrlHdr: r.hdr.Reply(virtiogpu.RespOKEDID)}
-	resp.Size = uint32(copy(resp.Data[:], data))
-	d.out = resp.Append(d.out)
-	return nil
+	m := d.sink.Mode(int(head))
+	return edid.Build(edid.Params{Width: m.W, Height: m.H, MilliHz: m.MilliHz, WidthMM: m.WidthMM, HeightMM: m.HeightMM,
+		Name: "gpubroker", Serial: head + 1})
+}
+
+// answerFresh answers with what a display says now: at once, or when a display
+// that tells its modes only when asked has been asked.
+func (d *Device) answerFresh(r *request, answer func(*virtiogpu.CtrlHdr) []byte) error {
+	f, ok := d.sink.(display.Fresher)
+	if !ok {
+		d.out = append(d.out, answer(&r.hdr)...)
+		return nil
+	}
+	cmd := d.suspend(r)
+	cmd.atStop = answer
+	f.Freshen(func() {
+		d.cfg.Loop.Post(func() { d.resume(cmd, nil, answer(&cmd.hdr)) })
+	})
+	return errSuspended
 }
 
 func (d *Device) resourceCreate2D(r *request) error {

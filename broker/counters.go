@@ -16,6 +16,7 @@ type Counters struct {
 	Flushes    atomic.Uint64 // RESOURCE_FLUSH of something that a scanout shows
 	Fences     atomic.Uint64 // renderer fences created
 	Exports    atomic.Uint64 // textures exported as dma-buf
+	PaceCaps   atomic.Uint64 // flushes that the display did not show in time
 	CopyWaits  atomic.Uint64 // frames that waited for the display to free a buffer
 }
 

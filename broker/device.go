@@ -73,6 +73,7 @@ type Device struct {
 	mem         *guestmem.Map
 	channel     *vhostuser.Channel // requests to the front-end; nil if it has none
 	features    uint64             // negotiated
+	modeA       bool               // the front-end is QEMU's own gpu device
 	window      window
 	waiting     []*suspended
 	display     *dmabuf.FD // QEMU's display socket while nobody uses it
@@ -93,6 +94,8 @@ type Device struct {
 	lastFence  uint32                // id given last
 	lastSubmit uint64                // how many times contexts gave the GPU work
 	presents   presentQueue
+	pacer      display.Pacer // the sink, if it is one
+	caps       [display.MaxHeads]paceTimer
 
 	// Reused, so that a frame allocates nothing.
 	frame   display.Frame
@@ -127,6 +130,7 @@ func NewDevice(cfg DeviceConfig) *Device {
 	d.ctrl.serve = func(kicked bool) { d.serve(&d.ctrl, virtiogpu.ControlQueue, kicked) }
 	d.cursor.serve = func(kicked bool) { d.serve(&d.cursor, virtiogpu.CursorQueue, kicked) }
 	d.window.size = cfg.HostMem
+	d.pacer, _ = cfg.Sink.(display.Pacer)
 	cfg.Fences.f = d.fenceSignalled
 	if fd := d.rend.PollFD(); fd >= 0 {
 		cfg.Loop.Call(func() { cfg.Loop.Watch(fd, func(bool) { d.rend.Poll() }) })
@@ -253,6 +257,7 @@ func (d *Device) stopQueue(u *queue) {
 // no use for it, but closing it would make QEMU read its end for ever ("failed to
 // read msg header").
 func (d *Device) DisplaySocket(fd *dmabuf.FD) {
+	d.modeA = true
 	if d.cfg.SetDisplaySocket != nil {
 		d.cfg.SetDisplaySocket(fd)
 		return
@@ -293,8 +298,9 @@ func (d *Device) Reset() {
 func (d *Device) Detach() {
 	d.stopQueue(&d.ctrl)
 	d.stopQueue(&d.cursor)
+	d.stopPacing()
 	d.Reset()
 	_ = d.display.Close()
 	d.display = nil
-	d.mem = nil
+	d.mem, d.modeA = nil, false
 }

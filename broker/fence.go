@@ -4,9 +4,13 @@ package broker
 // guest memory already; only the used-ring entry is held back.
 type fence struct {
 	ctx, id uint32 // renderer fence, unless done
-	head    uint16
+	head    uint16 // of the descriptor chain
 	written uint32
 	done    bool
+
+	shown  bool // waits for the display to show a frame, not for the renderer
+	screen int  // which head
+	serial uint64
 }
 
 // timeline holds fences in submission order. The guest's driver signals every
@@ -35,7 +39,16 @@ func (t *timeline) push(f fence) {
 func (t *timeline) signal(ctx, id uint32) {
 	for i := t.first; i < len(t.q); i++ {
 		f := &t.q[i]
-		if !f.done && f.ctx == ctx && int32(f.id-id) <= 0 {
+		if !f.done && !f.shown && f.ctx == ctx && int32(f.id-id) <= 0 {
+			f.done = true
+		}
+	}
+}
+
+// signalShown marks the fences that wait for a frame of a head up to serial.
+func (t *timeline) signalShown(screen int, serial uint64) {
+	for i := t.first; i < len(t.q); i++ {
+		if f := &t.q[i]; f.shown && f.screen == screen && f.serial <= serial {
 			f.done = true
 		}
 	}

@@ -20,6 +20,9 @@ type scanout struct {
 	// every buffer; its damage waits in the swapchain.
 	waiting   bool
 	flushedAt int64
+
+	serial uint64 // of the newest flush
+	shown  uint64 // the newest that the display reported
 }
 
 func (d *Device) setScanout(r *request) error {
@@ -78,7 +81,9 @@ func (d *Device) disableHead(head int) {
 		return
 	}
 	d.unlink(head)
-	d.scanouts[head] = scanout{}
+	s := &d.scanouts[head]
+	*s = scanout{serial: s.serial, shown: s.serial}
+	d.frameShown(head, s.serial)
 	d.sink.Disable(head)
 }
 
@@ -112,6 +117,7 @@ func (d *Device) resourceFlush(r *request) error {
 	} else {
 		p.done = true
 	}
+	d.pace(r, res)
 	if !d.presents.push(p) {
 		d.presents.expire() // show the oldest rather than grow: at worst it is torn
 		d.showReady()
@@ -160,7 +166,7 @@ func (d *Device) show(head int, damage display.Rect, flushedAt int64) {
 	if buf == nil {
 		return // source said why
 	}
-	d.frame = display.Frame{Head: head, Buffer: buf, Source: s.rect, Damage: damage, Opaque: true, FlushedAt: flushedAt}
+	d.frame = display.Frame{Head: head, Buffer: buf, Source: s.rect, Damage: damage, Opaque: true, Serial: s.serial, FlushedAt: flushedAt}
 	d.sink.Present(&d.frame)
 }
 

@@ -8,6 +8,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/gpubroker/gpubroker/broker/display"
+	"github.com/gpubroker/gpubroker/broker/qemudisplay"
 	"github.com/gpubroker/gpubroker/broker/vhostuser"
 	"github.com/gpubroker/gpubroker/broker/virtiogpu"
 	"github.com/gpubroker/gpubroker/dmabuf"
@@ -26,6 +27,7 @@ type Config struct {
 
 	Display        string // "wayland", "qemu", "headless" or "auto"
 	WaylandDisplay string // empty: $WAYLAND_DISPLAY
+	QEMUDMABuf     qemudisplay.DMABuf
 	Title          string // of the Wayland windows
 	Heads          int    // scanouts, 1 to display.MaxHeads
 	Mode           display.Mode

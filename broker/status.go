@@ -39,6 +39,7 @@ type Status struct {
 	Imports       uint64           `json:"imports"` // buffers imported into the display
 	ImportsLive   int64            `json:"imports_live"`
 	CopyWaits     uint64           `json:"copy_waits"`
+	PaceCaps      uint64           `json:"pace_caps"`
 	Reconnects    uint64           `json:"reconnects"`
 	FlushToCommit Latency          `json:"flush_to_commit_us"`
 	CursorBytes   uint64           `json:"cursor_bytes_copied"`
@@ -114,7 +115,7 @@ func (d *Device) status(table bool) Status {
 		Commands:    d.stats.Commands.Load(), Errors: d.stats.Errors.Load(), RingErrors: d.stats.RingErrors.Load(),
 		Submits: d.stats.Submits.Load(), Flushes: d.stats.Flushes.Load(), Fences: d.stats.Fences.Load(),
 		Exports: d.stats.Exports.Load(), Imports: st.Imports.Load(), ImportsLive: st.ImportsLive.Load(),
-		CopyWaits: d.stats.CopyWaits.Load(), Reconnects: st.Reconnects.Load(),
+		CopyWaits: d.stats.CopyWaits.Load(), PaceCaps: d.stats.PaceCaps.Load(), Reconnects: st.Reconnects.Load(),
 		FlushToCommit: Latency{P50: st.Latency.Quantile(0.5), P99: st.Latency.Quantile(0.99), Count: st.Latency.Count()},
 	}
 	s.CursorBytes = d.cursorMeter.Bytes()

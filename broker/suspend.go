@@ -18,6 +18,8 @@ type suspended struct {
 	hdr   virtiogpu.CtrlHdr
 	chain virtq.Chain
 	done  bool // answered
+	// atStop, if set, makes the answer if the queue stops first.
+	atStop func(*virtiogpu.CtrlHdr) []byte
 }
 
 // suspend takes the command being served out of the queue's way. Its handler
@@ -45,18 +47,19 @@ func (d *Device) resume(s *suspended, err error, resp []byte) {
 	}
 	r := request{hdr: s.hdr}
 	d.out = append(d.out[:0], resp...)
-	if err == nil && resp == nil {
-		d.out = d.out[:0]
-	}
 	written := d.respond(&r, &s.chain, virtiogpu.ControlQueue, err)
 	d.complete(q, &r, s.chain.Head, written)
 	d.ringOK(q.Notify())
 }
 
-// stopWaiting answers what is suspended with an error: the ring is about to stop
-// and the front-end may not answer any more.
+// stopWaiting answers what is suspended as well as it can be, most with an error:
+// the ring is about to stop and the front-end may not answer any more.
 func (d *Device) stopWaiting() {
 	for len(d.waiting) > 0 {
+		if s := d.waiting[0]; s.atStop != nil {
+			d.resume(s, nil, s.atStop(&s.hdr))
+			continue
+		}
 		d.resume(d.waiting[0], fmt.Errorf("%w: the device was stopped meanwhile", virtiogpu.ErrUnspec), nil)
 	}
 }

@@ -60,6 +60,8 @@ type Frame struct {
 	Damage Rect
 	// Opaque says to ignore the alpha of the format (every guest scanout).
 	Opaque bool
+	// Serial counts the head's frames; see Events.Shown.
+	Serial uint64
 	// FlushedAt is when the RESOURCE_FLUSH was decoded, in nanoseconds of
 	// CLOCK_MONOTONIC, for the flush-to-commit latency.
 	FlushedAt int64
@@ -119,9 +121,23 @@ type Sink interface {
 type Events interface {
 	// ModeChanged says that Mode(head) has a new answer.
 	ModeChanged(head int)
+	// Shown says that the display has taken the head's frame of this serial, and with
+	// it all before, and would take the next one now (a Wayland frame callback).
+	// Sinks that do not know say nothing; the broker does not wait long for it.
+	Shown(head int, serial uint64)
+	// Closed says that the user closed the head's window.
+	Closed(head int)
 	// Refresh asks for every enabled head to be presented again, whole: the
 	// compositor came back, or its formats changed, or an import failed.
 	Refresh()
+}
+
+// Pacer is a [Sink] that reports through Events.Shown when its display has taken a
+// frame. A fenced RESOURCE_FLUSH completes then, so that the guest draws in step.
+type Pacer interface {
+	// Paces reports whether the head's frames will be reported. Called on the render
+	// thread.
+	Paces(head int) bool
 }
 
 // Stats are a sink's counters.

@@ -28,7 +28,9 @@ type events struct {
 	heads   []int // guarded by mu
 }
 
-func (e *events) Refresh() { e.refresh.Add(1) }
+func (e *events) Refresh()          { e.refresh.Add(1) }
+func (e *events) Shown(int, uint64) {}
+func (e *events) Closed(int)        {}
 
 func (e *events) ModeChanged(head int) {
 	e.modes.Add(1)

@@ -27,8 +27,10 @@ const (
 // events counts what the sink tells the broker.
 type events struct{ refreshes atomic.Int64 }
 
-func (e *events) ModeChanged(int) {}
-func (e *events) Refresh()        { e.refreshes.Add(1) }
+func (e *events) ModeChanged(int)   {}
+func (e *events) Refresh()          { e.refreshes.Add(1) }
+func (e *events) Shown(int, uint64) {}
+func (e *events) Closed(int)        {}
 
 func newSink(t *testing.T, socket string, ev display.Events) *wayland.Sink {
 	t.Helper()

@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 )
@@ -59,8 +61,7 @@ conventions for vhost-user back-ends say; 3D then needs --virgl.`,
 		SilenceUsage:  true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if print {
-				fmt.Fprint(cmd.OutOrStdout(), capabilities)
-				return nil
+				return printCapabilities(cmd.OutOrStdout())
 			}
 			if o.socket == "" && o.fd < 0 {
 				return cmd.Help()
@@ -79,16 +80,21 @@ conventions for vhost-user back-ends say; 3D then needs --virgl.`,
 	return root
 }
 
-// capabilities is what --print-capabilities says (QEMU docs/interop/vhost-user.json,
-// VHostUserBackendCapabilitiesGPU).
-const capabilities = `{
-  "type": "gpu",
-  "features": [
-    "render-node",
-    "virgl"
-  ]
+// printCapabilities answers --print-capabilities (QEMU docs/interop/vhost-user.json,
+// VHostUserBackendCapabilitiesGPU). libvirt insists on a render node if that
+// feature is listed, so it is listed only where there is one.
+func printCapabilities(w io.Writer) error {
+	caps := struct {
+		Type     string   `json:"type"`
+		Features []string `json:"features"`
+	}{"gpu", []string{"virgl"}}
+	if nodes, _ := filepath.Glob("/dev/dri/renderD*"); len(nodes) > 0 { // only a bad pattern fails
+		caps.Features = []string{"render-node", "virgl"}
+	}
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	return enc.Encode(caps)
 }
-`
 
 func noArgs(_ *cobra.Command, args []string) error {
 	if len(args) > 0 {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/gpubroker/gpubroker/broker"
 	"github.com/gpubroker/gpubroker/broker/display"
+	"github.com/gpubroker/gpubroker/broker/qemudisplay"
 	"github.com/gpubroker/gpubroker/dmabuf"
 )
 
@@ -22,7 +23,7 @@ type serveOptions struct {
 	display, wayland, title string
 	size                    string
 	heads                   int
-	hostmem                 string
+	hostmem, qemuDMABuf     string
 	control                 string
 	logLevel, logFormat     string
 	logs                    io.Writer
@@ -40,6 +41,7 @@ func (o *serveOptions) register(f *pflag.FlagSet) {
 	f.StringVar(&o.size, "size", "1280x800", "mode that the guest is told to prefer, `WxH` pixels")
 	f.IntVar(&o.heads, "heads", 1, "number `N` of scanouts, 1 to 16")
 	f.StringVar(&o.hostmem, "hostmem", "1G", "window `SIZE` for blobs that the guest maps, a power of two (0: none); needs QEMU 11.1")
+	f.StringVar(&o.qemuDMABuf, "qemu-dmabuf", "auto", "dma-bufs to QEMU's display: on, off (for -display none), or auto (QEMU 8.2 and later), `WHEN`")
 	f.StringVar(&o.control, "control", "", "answer status requests on the unix socket `PATH`")
 	f.StringVar(&o.logLevel, "log-level", "info", "`LEVEL` of the log: debug, info, warn or error")
 	f.StringVar(&o.logFormat, "log-format", "console", "`FORMAT` of the log: console or json")
@@ -88,6 +90,15 @@ func (o *serveOptions) config() (broker.Config, error) {
 	case "wayland", "qemu", "headless", "auto":
 	default:
 		return bad("--display %q: want wayland, qemu, headless or auto", o.display)
+	}
+	switch o.qemuDMABuf {
+	case "auto":
+	case "on":
+		c.QEMUDMABuf = qemudisplay.DMABufOn
+	case "off":
+		c.QEMUDMABuf = qemudisplay.DMABufOff
+	default:
+		return bad("--qemu-dmabuf %q: want on, off or auto", o.qemuDMABuf)
 	}
 	c.Mode = display.Mode{Enabled: true}
 	if n, err := fmt.Sscanf(o.size+"\n", "%dx%d\n", &c.Mode.W, &c.Mode.H); err != nil || n != 2 ||
