@@ -14,6 +14,7 @@ import (
 	"github.com/gpubroker/gpubroker/broker/qemudisplay"
 	"github.com/gpubroker/gpubroker/broker/wayland"
 	"github.com/gpubroker/gpubroker/dmabuf"
+	"github.com/gpubroker/gpubroker/gbm"
 	"github.com/gpubroker/gpubroker/virgl"
 )
 
@@ -80,6 +81,21 @@ func realGPU(node string) bool {
 		return false
 	}
 	return true
+}
+
+// openGBM opens the allocator of 2D buffers on the node that the renderer uses; nil
+// where there is none, and then 2D resources live in shared memory. Called on the
+// render thread.
+func openGBM(node string, log *zap.Logger) *gbm.Device {
+	if !filepath.IsAbs(node) {
+		return nil
+	}
+	dev, err := gbm.OpenDevice(node)
+	if err != nil {
+		log.Warn("2D resources live in shared memory", zap.String("node", node), zap.Error(err))
+		return nil
+	}
+	return dev
 }
 
 // openSink makes the display that the configuration asks for. setSocket, if not

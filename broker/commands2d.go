@@ -291,9 +291,13 @@ func (d *Device) allocate2D(res *resource) error {
 	}
 	if d.cfg.Alloc2D != nil {
 		buf, err := d.cfg.Alloc2D.Alloc2D(res.args.Width, res.args.Height, fourcc)
-		if err == nil {
+		if err == nil && d.sink.Accepts(buf.Fourcc, buf.Modifier) {
 			res.buf = buf
 			return nil
+		}
+		if err == nil {
+			err = fmt.Errorf("the display does not take %v with modifier %v", buf.Fourcc, buf.Modifier)
+			buf.Release()
 		}
 		d.quiet.warn(d.log, "no GPU buffer for a 2D resource, using shared memory", zap.Uint32("resource", res.id), zap.Error(err))
 	}

@@ -137,6 +137,8 @@ func (d *Device) logTier(p *picture, tier string) {
 	switch {
 	case tier == tierShm:
 		why = "classic 2D resource: the guest's pixels are copied once, into what the display reads"
+	case tier == tierDMABuf && p.res.kind == kind2D:
+		why = "classic 2D resource: the guest's pixels are copied once, into what the display reads"
 	case tier == tierShared && p.err != nil:
 		why = "no dma-buf: " + p.err.Error()
 	case tier == tierCopy && p.buf == nil:

@@ -12,6 +12,7 @@ import (
 	"github.com/gpubroker/gpubroker/broker/vhostuser"
 	"github.com/gpubroker/gpubroker/broker/virtiogpu"
 	"github.com/gpubroker/gpubroker/dmabuf"
+	"github.com/gpubroker/gpubroker/gbm"
 	"github.com/gpubroker/gpubroker/virgl"
 )
 
@@ -50,6 +51,7 @@ type Server struct {
 	ln      *vhostuser.Listener
 	control *Control
 	udmabuf *dmabuf.UDMABuf // nil where the host has none
+	gbm     *gbm.Device     // nil where there is no GPU; render thread only
 }
 
 // NewServer starts everything that can fail early: the socket, the renderer,
@@ -100,6 +102,10 @@ func NewServer(cfg Config) (_ *Server, err error) {
 		err = nil
 	}
 	dc.UDMABuf = s.udmabuf
+	s.loop.Call(func() { s.gbm = openGBM(info.Node, s.log) })
+	if s.gbm != nil {
+		dc.Alloc2D = s.gbm
+	}
 	s.dev = NewDevice(dc)
 	s.events.Bind(s.dev)
 	if cfg.Control != "" {
@@ -168,6 +174,9 @@ func (s *Server) Close() Status {
 	}
 	if s.loop != nil {
 		s.loop.Call(func() {
+			if s.gbm != nil {
+				_ = s.gbm.Close()
+			}
 			if s.rend != nil {
 				_ = s.rend.Close()
 			}
