@@ -1,0 +1,5 @@
+//go:build cgo && egl
+
+package glread_test
+
+const built = true
