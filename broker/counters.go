@@ -9,15 +9,16 @@ import (
 
 // Counters count what the device did. They may be read from any goroutine.
 type Counters struct {
-	Commands   atomic.Uint64 // commands served on both queues
-	Errors     atomic.Uint64 // of these, answered with RESP_ERR_*
-	RingErrors atomic.Uint64 // chains and ring indices that broke the rules
-	Submits    atomic.Uint64 // SUBMIT_3D
-	Flushes    atomic.Uint64 // RESOURCE_FLUSH of something that a scanout shows
-	Fences     atomic.Uint64 // renderer fences created
-	Exports    atomic.Uint64 // textures exported as dma-buf
-	PaceCaps   atomic.Uint64 // flushes that the display did not show in time
-	CopyWaits  atomic.Uint64 // frames that waited for the display to free a buffer
+	Commands   atomic.Uint64           // commands served on both queues
+	Errors     atomic.Uint64           // of these, answered with RESP_ERR_*
+	RingErrors atomic.Uint64           // chains and ring indices that broke the rules
+	Submits    atomic.Uint64           // SUBMIT_3D
+	Flushes    atomic.Uint64           // RESOURCE_FLUSH of something that a scanout shows
+	Fences     atomic.Uint64           // renderer fences created
+	Tiers      [numTiers]atomic.Uint64 // frames by tier
+	Exports    atomic.Uint64           // textures exported as dma-buf
+	PaceCaps   atomic.Uint64           // flushes that the display did not show in time
+	CopyWaits  atomic.Uint64           // frames that waited for the display to free a buffer
 }
 
 // logLimit keeps a misbehaving guest from filling the log: a burst is written,

@@ -15,7 +15,7 @@ func (d *Device) newFence(ctx uint32) (uint32, error) {
 	}
 	id := d.lastFence
 	if c := d.contexts[ctx]; c != nil {
-		c.fence, c.dirty = id, false
+		c.fence, c.signalled, c.dirty = id, false, false
 	}
 	d.stats.Fences.Add(1)
 	if err := d.rend.CreateFence(ctx, id); err != nil {
@@ -29,9 +29,9 @@ func (d *Device) newFence(ctx uint32) (uint32, error) {
 // chain is still being served: that one is not on the timeline yet.
 func (d *Device) fenceSignalled(ctx, id uint32) {
 	if c := d.contexts[ctx]; c != nil {
-		c.signalled = id
-		if !c.dirty && int32(c.fence-id) <= 0 {
-			c.idle = true
+		if int32(c.fence-id) <= 0 {
+			c.signalled = true
+			c.idle = !c.dirty
 		}
 	}
 	d.fences.signal(ctx, id)
@@ -49,7 +49,7 @@ func (d *Device) fenceSignalled(ctx, id uint32) {
 // reached the timeline.
 func (d *Device) signalled(ctx, id uint32) bool {
 	c := d.contexts[ctx]
-	return c != nil && c.signalled != 0 && int32(id-c.signalled) <= 0
+	return c != nil && c.fence == id && c.signalled
 }
 
 // completeFences gives finished commands back to the guest, oldest first.

@@ -42,17 +42,25 @@ type picture struct {
 	// frames is the copy tier: shared memory that pixels are copied into.
 	frames *shmfallback.Swapchain
 
-	tier string // how it went out last
+	tier tier // how it went out last
 }
 
-// The ways that a picture's pixels reach the display.
+// tier is a way for a picture's pixels to reach the display.
+type tier uint8
+
+// The tiers, best first; the zero value is none yet.
 const (
-	tierDMABuf  = "dmabuf"   // the renderer's memory, not copied
-	tierUDMABuf = "udmabuf"  // the guest's or our own pages as a dma-buf, not copied
-	tierShared  = "shared"   // our pages, which the guest has mapped, as wl_shm, not copied
-	tierShm     = "shm"      // the shared memory that TRANSFER_TO_HOST_2D copied to
-	tierCopy    = "shm copy" // copied into shared memory for each frame
+	tierDMABuf  tier = iota + 1 // the renderer's memory, or what TRANSFER_TO_HOST_2D copied to, as a dma-buf
+	tierUDMABuf                 // the guest's or our own pages as a dma-buf, not copied
+	tierShared                  // our pages, which the guest has mapped, as wl_shm, not copied
+	tierShm                     // the shared memory that TRANSFER_TO_HOST_2D copied to
+	tierCopy                    // copied into shared memory for each frame
+	numTiers
 )
+
+var tierNames = [numTiers]string{"", "dmabuf", "udmabuf", "shared", "shm", "copy"}
+
+func (t tier) String() string { return tierNames[t] }
 
 // picture finds or makes the resource's picture of this layout.
 func (d *Device) picture(res *resource, l layout) *picture {
@@ -128,7 +136,7 @@ func (d *Device) makeBuffer(p *picture) (*dmabuf.Buffer, error) {
 }
 
 // logTier logs how a picture goes out when that changes, and why not better.
-func (d *Device) logTier(p *picture, tier string) {
+func (d *Device) logTier(p *picture, tier tier) {
 	if p.tier == tier {
 		return
 	}
@@ -146,7 +154,7 @@ func (d *Device) logTier(p *picture, tier string) {
 	case tier == tierCopy:
 		why = "the display does not take " + p.buf.Fourcc.String() + " with modifier " + p.buf.Modifier.String()
 	}
-	d.log.Info("presenting", zap.Uint32("resource", p.res.id), zap.String("tier", tier), zap.String("why", why),
+	d.log.Info("presenting", zap.Uint32("resource", p.res.id), zap.Stringer("tier", tier), zap.String("why", why),
 		zap.Uint32("width", p.layout.w), zap.Uint32("height", p.layout.h))
 }
 

@@ -85,7 +85,7 @@ type guestContext struct {
 
 	submits   uint64 // position of its last SUBMIT_3D among all contexts'
 	fence     uint32 // newest renderer fence
-	signalled uint32 // newest fence that the renderer reported
+	signalled bool   // the renderer reported that one
 	dirty     bool   // it submitted after its newest fence
 	idle      bool   // nothing submitted is unfinished
 }

@@ -167,6 +167,7 @@ func (d *Device) show(head int, damage display.Rect, flushedAt int64) {
 		return // source said why
 	}
 	d.frame = display.Frame{Head: head, Buffer: buf, Source: s.rect, Damage: damage, Opaque: true, Serial: s.serial, FlushedAt: flushedAt}
+	d.stats.Tiers[s.pic.tier].Add(1)
 	d.sink.Present(&d.frame)
 }
 
@@ -188,6 +189,11 @@ func (d *Device) retryCopies() {
 // refresh presents every head again, whole. The sink asks for it when its
 // display came back or its formats changed.
 func (d *Device) refresh() {
+	for _, res := range d.resources {
+		if res.blob != nil && !res.blob.drawn {
+			d.dropPictures(res) // what the display takes now decides anew how they go out
+		}
+	}
 	now := monotonic()
 	for h := range d.cfg.Heads {
 		if s := &d.scanouts[h]; s.pic != nil {

@@ -23,30 +23,33 @@ type Latency struct {
 
 // Status is what the control socket answers: counters and the resource table.
 type Status struct {
-	Version       string           `json:"version"`
-	Renderer      RendererStatus   `json:"renderer"`
-	Display       string           `json:"display"`
-	Connected     bool             `json:"connected"` // a front-end is being served
-	Frames        Frames           `json:"frames"`
-	BytesCopied   uint64           `json:"bytes_copied"`
-	Commands      uint64           `json:"commands"`
-	Errors        uint64           `json:"errors"`
-	RingErrors    uint64           `json:"ring_errors"`
-	Submits       uint64           `json:"submits"`
-	Flushes       uint64           `json:"flushes"`
-	Fences        uint64           `json:"fences"`
-	Exports       uint64           `json:"exports"`
-	Imports       uint64           `json:"imports"` // buffers imported into the display
-	ImportsLive   int64            `json:"imports_live"`
-	CopyWaits     uint64           `json:"copy_waits"`
-	PaceCaps      uint64           `json:"pace_caps"`
-	Reconnects    uint64           `json:"reconnects"`
-	FlushToCommit Latency          `json:"flush_to_commit_us"`
-	CursorBytes   uint64           `json:"cursor_bytes_copied"`
-	Window        WindowStatus     `json:"window"`
-	Contexts      []ContextStatus  `json:"contexts"`
-	Scanouts      []ScanoutStatus  `json:"scanouts"`
-	Resources     []ResourceStatus `json:"resources"`
+	Version   string         `json:"version"`
+	Renderer  RendererStatus `json:"renderer"`
+	Display   string         `json:"display"`
+	Connected bool           `json:"connected"` // a front-end is being served
+	Frames    Frames         `json:"frames"`
+	// Tiers counts frames by how their pixels reached the display: dmabuf, udmabuf,
+	// shared, shm, copy (docs/architecture.md).
+	Tiers         map[string]uint64 `json:"tiers"`
+	BytesCopied   uint64            `json:"bytes_copied"`
+	Commands      uint64            `json:"commands"`
+	Errors        uint64            `json:"errors"`
+	RingErrors    uint64            `json:"ring_errors"`
+	Submits       uint64            `json:"submits"`
+	Flushes       uint64            `json:"flushes"`
+	Fences        uint64            `json:"fences"`
+	Exports       uint64            `json:"exports"`
+	Imports       uint64            `json:"imports"` // buffers imported into the display
+	ImportsLive   int64             `json:"imports_live"`
+	CopyWaits     uint64            `json:"copy_waits"`
+	PaceCaps      uint64            `json:"pace_caps"`
+	Reconnects    uint64            `json:"reconnects"`
+	FlushToCommit Latency           `json:"flush_to_commit_us"`
+	CursorBytes   uint64            `json:"cursor_bytes_copied"`
+	Window        WindowStatus      `json:"window"`
+	Contexts      []ContextStatus   `json:"contexts"`
+	Scanouts      []ScanoutStatus   `json:"scanouts"`
+	Resources     []ResourceStatus  `json:"resources"`
 }
 
 // WindowStatus is the host-visible window.
@@ -118,6 +121,10 @@ func (d *Device) status(table bool) Status {
 		CopyWaits: d.stats.CopyWaits.Load(), PaceCaps: d.stats.PaceCaps.Load(), Reconnects: st.Reconnects.Load(),
 		FlushToCommit: Latency{P50: st.Latency.Quantile(0.5), P99: st.Latency.Quantile(0.99), Count: st.Latency.Count()},
 	}
+	s.Tiers = map[string]uint64{}
+	for t := tierDMABuf; t < numTiers; t++ {
+		s.Tiers[t.String()] = d.stats.Tiers[t].Load()
+	}
 	s.CursorBytes = d.cursorMeter.Bytes()
 	s.Window = WindowStatus{Size: d.window.size, Used: d.window.used(), Placements: len(d.window.placed)}
 	for _, c := range d.info.Capsets {
@@ -132,7 +139,7 @@ func (d *Device) status(table bool) Status {
 	sort.Slice(s.Contexts, func(i, j int) bool { return s.Contexts[i].ID < s.Contexts[j].ID })
 	for h := range d.scanouts {
 		if o := &d.scanouts[h]; o.pic != nil {
-			s.Scanouts = append(s.Scanouts, ScanoutStatus{h, o.pic.res.id, o.rect, o.pic.tier})
+			s.Scanouts = append(s.Scanouts, ScanoutStatus{h, o.pic.res.id, o.rect, o.pic.tier.String()})
 		}
 	}
 	for _, r := range d.resources {
@@ -154,7 +161,7 @@ func (r *resource) status() ResourceStatus {
 		s.Backing = r.backing.Size
 	}
 	for _, p := range r.pics {
-		s.Tier = p.tier
+		s.Tier = p.tier.String()
 		if p.buf != nil {
 			s.Buffer, s.Holders = p.buf.String(), p.buf.References()
 		}
