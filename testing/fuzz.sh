@@ -15,5 +15,5 @@ if [ -z "$targets" ]; then
 fi
 while read -r package name; do
 	echo "fuzz: $name in $package for $fuzztime"
-	go test -run '^$' -fuzz "^$name\$" -fuzztime "$fuzztime" "$package"
+	go test -run '^$' -fuzz "^$name\$" -fuzztime "$fuzztime" -fuzzminimizetime 20x "$package"
 done <<<"$targets"
