@@ -166,6 +166,11 @@ func TestBothQEMUs(t *testing.T) {
 	}
 }
 
+func TestUEFIGuestOnOlderQEMU(t *testing.T) {
+	vm := labtest.VM(t, lab.VMConfig{QEMU: lab.QEMU10, UEFI: true, Devices: []string{"-device", "virtio-gpu-pci"}})
+	check(t, vm, "[ -d /sys/firmware/efi ] && modprobe virtio_gpu && [ -e /dev/dri/card0 ]")
+}
+
 func TestVMFailureSaysWhy(t *testing.T) {
 	root := labtest.Root(t)
 	_, err := root.StartVM(t.Context(), lab.VMConfig{Accel: lab.AccelTCG, Devices: []string{"-device", "no-such-device"}})
