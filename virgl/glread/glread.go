@@ -40,15 +40,3 @@ type Reader interface {
 	// Close destroys the context.
 	Close() error
 }
-
-// flip turns a picture over.
-func flip(img *image.NRGBA) {
-	h := img.Rect.Dy()
-	row := make([]byte, img.Stride)
-	for y := range h / 2 {
-		a, b := img.Pix[y*img.Stride:][:img.Stride], img.Pix[(h-1-y)*img.Stride:][:img.Stride]
-		copy(row, a)
-		copy(a, b)
-		copy(b, row)
-	}
-}

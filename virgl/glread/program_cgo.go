@@ -100,3 +100,15 @@ func (p program) draw(target, tex uint32, img *image.NRGBA) error {
 	}
 	return nil
 }
+
+// flip turns a picture over.
+func flip(img *image.NRGBA) {
+	h := img.Rect.Dy()
+	row := make([]byte, img.Stride)
+	for y := range h / 2 {
+		a, b := img.Pix[y*img.Stride:][:img.Stride], img.Pix[(h-1-y)*img.Stride:][:img.Stride]
+		copy(row, a)
+		copy(a, b)
+		copy(b, row)
+	}
+}
