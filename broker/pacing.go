@@ -76,6 +76,7 @@ func (d *Device) frameShown(head int, serial uint64) {
 		t.signalShown(head, s.shown)
 	}
 	d.completeFences()
+	d.retryCopy(head)
 }
 
 // stopPacing ends the timers.

@@ -4,7 +4,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gpubroker/gpubroker/broker/display"
 	"github.com/gpubroker/gpubroker/broker/virtiogpu"
+	"github.com/gpubroker/gpubroker/virgl/virgltest"
 )
 
 // pacedSink is a display that says when it has shown a frame.
@@ -57,5 +59,39 @@ func TestPacing(t *testing.T) {
 	m.ok((&virtiogpu.SetScanout{}).Append(nil))
 	if _, err := m.Ctrl.Wait(op, m.resp, 5*time.Second); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestCopiesInStep: of frames that come faster than the display takes them only
+// those are copied that it will show, with all the damage since.
+func TestCopiesInStep(t *testing.T) {
+	sink := pacedSink{newHoldingSink()}
+	m := newMachine(t, machineConfig{sink: sink})
+	ev := newEvents(m)
+	m.createCtx(1)
+	m.create3D(1, 32, 32)
+	m.attachCtx(1, 1)
+	m.scanout(0, 1, rect(0, 0, 32, 32))
+	m.flush(1, rect(0, 0, 32, 32))
+	for i := range uint32(10) {
+		m.flush(1, rect(i, i, 1, 1))
+	}
+	m.settle()
+	if n := m.fake.Calls(virgltest.OpReadPixels); n != 1 {
+		t.Fatalf("%d read-backs for one frame taken", n)
+	}
+	sink.release()
+	ev.Shown(0, 1)
+	m.settle()
+	if n := m.fake.Calls(virgltest.OpReadPixels); n != 2 || len(sink.names()) != 2 {
+		t.Fatalf("%d read-backs, calls %v", n, sink.names())
+	}
+	if got, want := sink.damage(), (display.Rect{W: 10, H: 10}); got != want {
+		t.Errorf("damage %+v, want %+v", got, want)
+	}
+	ev.Shown(0, 11)
+	m.settle()
+	if n := len(sink.names()); n != 2 {
+		t.Errorf("%d frames although nothing changed", n)
 	}
 }

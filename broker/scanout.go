@@ -16,13 +16,15 @@ type scanout struct {
 	pic  *picture     // nil: off
 	rect display.Rect // part of the picture that is shown
 
-	// waiting says that a frame could not be copied because the display holds
-	// every buffer; its damage waits in the swapchain.
+	// waiting says that a frame is not copied yet because the display holds every
+	// buffer or has not taken the frame before; its damage waits in the swapchain.
 	waiting   bool
-	flushedAt int64
+	damage    display.Rect // what changed since the last frame that went out
+	flushedAt int64        // of the newest flush in it
 
-	serial uint64 // of the newest flush
-	shown  uint64 // the newest that the display reported
+	serial    uint64 // of the newest flush
+	presented uint64 // the newest that went to the sink
+	shown     uint64 // the newest that the display reported
 }
 
 func (d *Device) setScanout(r *request) error {
@@ -61,7 +63,7 @@ func (d *Device) setPicture(head int, p *picture, rect display.Rect) {
 		return
 	}
 	d.unlink(head)
-	s.pic, s.rect, s.waiting = p, rect, false
+	s.pic, s.rect, s.waiting, s.damage = p, rect, false, display.Rect{}
 	p.heads |= 1 << head
 	p.res.heads |= 1 << head
 }
@@ -82,7 +84,7 @@ func (d *Device) disableHead(head int) {
 	}
 	d.unlink(head)
 	s := &d.scanouts[head]
-	*s = scanout{serial: s.serial, shown: s.serial}
+	*s = scanout{serial: s.serial, presented: s.serial, shown: s.serial}
 	d.frameShown(head, s.serial)
 	d.sink.Disable(head)
 }
@@ -152,23 +154,43 @@ func (d *Device) show(head int, damage display.Rect, flushedAt int64) {
 	if damage.Empty() {
 		return
 	}
+	s.damage, s.flushedAt = s.damage.Union(damage), flushedAt
 	buf, copied := d.source(s.pic)
 	if copied {
 		s.pic.frames.Damage(shmfallback.Rect(damage))
-		s.flushedAt = flushedAt
+	}
+	d.present(head, buf, copied)
+}
+
+// present gives the head's frame to the sink: buf, or if copied is set a copy made
+// now. If no copy can be made now, or it would only be superseded, it waits.
+func (d *Device) present(head int, buf *dmabuf.Buffer, copied bool) {
+	s := &d.scanouts[head]
+	s.waiting = false
+	if copied {
+		if d.behind(head) {
+			s.waiting = true
+			return
+		}
 		if buf = d.fillFrame(s.pic); buf == nil {
 			s.waiting = true
 			d.stats.CopyWaits.Add(1)
 			return
 		}
-		s.waiting = false
 	}
 	if buf == nil {
 		return // source said why
 	}
-	d.frame = display.Frame{Head: head, Buffer: buf, Source: s.rect, Damage: damage, Opaque: true, Serial: s.serial, FlushedAt: flushedAt}
+	d.frame = display.Frame{Head: head, Buffer: buf, Source: s.rect, Damage: s.damage, Opaque: true, Serial: s.serial, FlushedAt: s.flushedAt}
 	d.stats.Tiers[s.pic.tier].Add(1)
+	s.presented, s.damage = s.serial, display.Rect{}
 	d.sink.Present(&d.frame)
+}
+
+// behind reports whether the display has yet to take the head's last frame.
+func (d *Device) behind(head int) bool {
+	s := &d.scanouts[head]
+	return d.pacer != nil && s.presented > s.shown && d.pacer.Paces(head)
 }
 
 // frameIdle hears from the sink, on its goroutine, that a copy-tier buffer is
@@ -178,11 +200,15 @@ func (d *Device) frameIdle(*dmabuf.Buffer) { d.cfg.Loop.Post(d.onRetry) }
 // retryCopies shows the frames that waited for a free buffer.
 func (d *Device) retryCopies() {
 	for h := range d.cfg.Heads {
-		s := &d.scanouts[h]
-		if s.waiting && s.pic != nil {
-			s.waiting = false
-			d.show(h, s.rect, s.flushedAt)
-		}
+		d.retryCopy(h)
+	}
+}
+
+func (d *Device) retryCopy(head int) {
+	s := &d.scanouts[head]
+	if s.waiting && s.pic != nil {
+		buf, copied := d.source(s.pic)
+		d.present(head, buf, copied)
 	}
 }
 
@@ -197,6 +223,7 @@ func (d *Device) refresh() {
 	now := monotonic()
 	for h := range d.cfg.Heads {
 		if s := &d.scanouts[h]; s.pic != nil {
+			s.shown = s.presented // a display that came back may have lost that frame
 			d.show(h, s.rect, now)
 		}
 	}

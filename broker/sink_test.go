@@ -18,6 +18,7 @@ type holdingSink struct {
 	calls []string         // guarded by mu
 	held  []*dmabuf.Buffer // guarded by mu, oldest first, in BeginRead
 	shown *dmabuf.Buffer   // guarded by mu
+	dmg   display.Rect     // guarded by mu: of the last frame
 }
 
 func newHoldingSink() *holdingSink { return &holdingSink{} }
@@ -45,7 +46,7 @@ func (s *holdingSink) Present(f *display.Frame) {
 	f.Buffer.BeginRead()
 	s.mu.Lock()
 	s.held = append(s.held, f.Buffer)
-	s.shown = f.Buffer
+	s.shown, s.dmg = f.Buffer, f.Damage
 	s.calls = append(s.calls, "present")
 	s.mu.Unlock()
 }
@@ -90,4 +91,10 @@ func newEvents(m *machine) *broker.SinkEvents {
 	e := broker.NewSinkEvents(m.loop)
 	e.Bind(m.dev)
 	return e
+}
+
+func (s *holdingSink) damage() display.Rect {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.dmg
 }
