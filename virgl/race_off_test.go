@@ -1,0 +1,5 @@
+//go:build !race
+
+package virgl
+
+const raceDetector = false
