@@ -18,9 +18,10 @@ type Compositor struct {
 	RuntimeDir string // XDG_RUNTIME_DIR for its clients, on the host too
 	Display    string // WAYLAND_DISPLAY
 
-	root *Root
-	proc *process
-	env  []string // of the compositor
+	root  *Root
+	proc  *process
+	env   []string // of the compositor
+	start func() (*process, error)
 	// shoot is the screenshot program; it leaves one PNG in its working folder.
 	shoot []string
 }
@@ -44,8 +45,10 @@ func (r *Root) startCompositor(ctx context.Context, c *Compositor, env []string,
 		}
 	}
 	c.env = append([]string{"XDG_RUNTIME_DIR=" + dir, "XDG_CONFIG_HOME=" + dir, "LIBGL_ALWAYS_SOFTWARE=1"}, env...)
-	c.proc, err = r.startProcess(CommandOptions{Env: c.env, Bind: []string{dir}, Dir: dir}, log, argv...)
-	if err != nil {
+	c.start = func() (*process, error) {
+		return r.startProcess(CommandOptions{Env: c.env, Bind: []string{dir}, Dir: dir}, log, argv...)
+	}
+	if c.proc, err = c.start(); err != nil {
 		os.RemoveAll(dir)
 		return nil, err
 	}
