@@ -93,7 +93,9 @@ type Renderer interface {
 
 	// ReadPixels copies a rectangle of level 0 into dst with the given stride
 	// (bytes); dst[0] receives the rectangle's first texel in the resource's
-	// own format and memory order (no flip).
+	// own format. Rows count as in transfers: with FlagY0Top row 0 is the top
+	// row here, though it is the last one in an exported buffer. It waits for
+	// the work submitted before it.
 	ReadPixels(res uint32, x, y, w, h, stride uint32, dst []byte) error
 	// Export makes the buffer that shares the resource's memory; one reference,
 	// the caller's. ErrNotSupported where the driver cannot. The broker calls
@@ -102,7 +104,8 @@ type Renderer interface {
 
 	// CreateFence asks for OnFence(id) when all work submitted so far is done,
 	// by ctx (0: by any). ids increase by one from call to call; a later fence
-	// that signals retires the earlier ones of the same ctx.
+	// that signals retires the earlier ones of the same ctx. Done means that
+	// the pixels are in memory, also for who looks at an exported buffer.
 	CreateFence(ctx, id uint32) error
 	// PollFD becomes readable when Poll has something to do; -1 if Poll must be
 	// called on a timer. The renderer keeps ownership.
@@ -111,7 +114,8 @@ type Renderer interface {
 	Poll()
 
 	Stats() Stats
-	// Reset destroys every context and resource, as after a guest reset.
+	// Reset destroys every context and resource, as after a guest reset, and
+	// forgets the pending fences.
 	Reset()
 	Close() error
 }
