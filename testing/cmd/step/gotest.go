@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"os"
 	"os/exec"
 	"slices"
 	"strconv"
@@ -30,7 +29,7 @@ func withJSON(cmd *exec.Cmd) *exec.Cmd {
 
 // runTests runs cmd, prints what `go test -v` would, less the lines that only say
 // that a test starts, and fills in the step's counts.
-func (s *Step) runTests(cmd *exec.Cmd) error {
+func (s *Step) runTests(cmd *exec.Cmd, w io.Writer) error {
 	cmd.Stdout = nil
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -39,7 +38,7 @@ func (s *Step) runTests(cmd *exec.Cmd) error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	s.readEvents(out, os.Stdout)
+	s.readEvents(out, w)
 	return cmd.Wait()
 }
 

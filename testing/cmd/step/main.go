@@ -13,6 +13,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"time"
@@ -23,7 +24,7 @@ func main() {
 	isTest := flag.Bool("test", false, "the command is a go test")
 	summary := flag.Bool("summary", false, "print what the report holds and exit")
 	flag.Parse()
-	code, err := run(*report, *isTest, *summary, flag.Args())
+	code, err := run(os.Stdout, *report, *isTest, *summary, flag.Args())
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "step:", err)
 		code = max(code, 1)
@@ -31,7 +32,7 @@ func main() {
 	os.Exit(code)
 }
 
-func run(path string, isTest, summary bool, args []string) (int, error) {
+func run(w io.Writer, path string, isTest, summary bool, args []string) (int, error) {
 	if path == "" {
 		return 1, errors.New("-report is missing")
 	}
@@ -40,21 +41,21 @@ func run(path string, isTest, summary bool, args []string) (int, error) {
 		return 1, err
 	}
 	if summary {
-		report.print(os.Stdout)
+		report.print(w)
 		return 0, nil
 	}
 	if len(args) < 3 || args[1] != "--" {
 		return 1, errors.New("arguments are not NAME -- COMMAND")
 	}
 	name, argv := args[0], args[2:]
-	fmt.Printf("== %s\n", name)
+	fmt.Fprintf(w, "== %s\n", name)
 
 	step := Step{Name: name}
 	start := time.Now()
 	cmd := exec.Command(argv[0], argv[1:]...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, w, os.Stderr
 	if isTest {
-		err = step.runTests(withJSON(cmd))
+		err = step.runTests(withJSON(cmd), w)
 	} else {
 		err = cmd.Run()
 	}
@@ -64,7 +65,7 @@ func run(path string, isTest, summary bool, args []string) (int, error) {
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
 		code = max(exit.ExitCode(), 1)
-		fmt.Printf("== %s failed with code %d after %.0f s\n", name, code, step.Seconds)
+		fmt.Fprintf(w, "== %s failed with code %d after %.0f s\n", name, code, step.Seconds)
 		err = nil
 	}
 	return code, errors.Join(err, report.add(path, step))

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -53,7 +54,7 @@ func TestReportKeepsFailures(t *testing.T) {
 		{[]string{"second", "--", "sh", "-c", "exit 3"}, 3, false},
 		{[]string{"third", "--", "true"}, 0, false},
 	} {
-		code, err := run(path, false, false, tc.argv)
+		code, err := run(io.Discard, path, false, false, tc.argv)
 		if err != nil || code != tc.code {
 			t.Errorf("%v: code %d, %v, want %d", tc.argv, code, err, tc.code)
 		}
@@ -62,7 +63,7 @@ func TestReportKeepsFailures(t *testing.T) {
 			t.Errorf("after %v: ok %v, %v, want %v", tc.argv, report.OK, err, tc.ok)
 		}
 	}
-	if _, err := run(path, false, false, []string{"x", "--", "/no/such/program"}); err == nil {
+	if _, err := run(io.Discard, path, false, false, []string{"x", "--", "/no/such/program"}); err == nil {
 		t.Error("a missing program gave no error")
 	}
 	body, err := os.ReadFile(path)
