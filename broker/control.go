@@ -3,13 +3,13 @@ package broker
 import (
 	"bufio"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net"
-	"os"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/gpubroker/gpubroker/broker/unixsock"
 )
 
 // controlTimeout is how long a client of the control socket may take to ask or
@@ -30,41 +30,14 @@ type Control struct {
 
 // ListenControl serves the socket at path, replacing one that nobody serves.
 func ListenControl(path string, status func(table bool) Status) (*Control, error) {
-	if err := removeStale(path); err != nil {
-		return nil, &OpError{Op: "listen on control socket", Object: path, Err: err}
-	}
-	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	ln, err := unixsock.Listen(path)
 	if err != nil {
 		return nil, &OpError{Op: "listen on control socket", Object: path, Err: err}
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		_ = ln.Close()
-		return nil, &OpError{Op: "protect control socket", Object: path, Err: err}
 	}
 	c := &Control{ln: ln, status: status, conns: map[net.Conn]struct{}{}}
 	c.wg.Add(1)
 	go c.accept()
 	return c, nil
-}
-
-// removeStale unlinks a socket that nobody answers on.
-func removeStale(path string) error {
-	st, err := os.Lstat(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if st.Mode()&os.ModeSocket == 0 {
-		return fmt.Errorf("exists and is no socket (%v): choose another path", st.Mode().Type())
-	}
-	c, err := net.DialTimeout("unix", path, time.Second)
-	if err == nil {
-		_ = c.Close()
-		return errors.New("another process serves it: stop that one or choose another path")
-	}
-	return os.Remove(path)
 }
 
 func (c *Control) accept() {

@@ -20,8 +20,6 @@ var (
 	// ErrFeature says that the driver wants a feature that was not offered and
 	// cannot be had.
 	ErrFeature = errors.New("feature not supported")
-	// ErrInUse says that another process listens on the socket's path.
-	ErrInUse = errors.New("socket in use")
 	// ErrStopped says that a request to the front-end was not sent because the
 	// device is stopped.
 	ErrStopped = errors.New("device stopped")

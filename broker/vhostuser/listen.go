@@ -2,14 +2,10 @@ package vhostuser
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"io/fs"
 	"net"
-	"os"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/gpubroker/gpubroker/broker/unixsock"
 )
 
 // Listener waits for front-ends on a socket in the file system.
@@ -18,58 +14,13 @@ type Listener struct {
 	path string
 }
 
-// maxPath is the room in sockaddr_un, less the final 0.
-const maxPath = 107
-
-// Listen makes the socket at path, readable and writable for the user only. A
-// socket that nobody answers on is left over from a process that died and is
-// replaced; if somebody answers, the error is ErrInUse. Anything else at path is
-// left alone and is an error.
-//
-// It changes the process's umask for a moment, so it belongs to the start of the
-// program.
+// Listen makes the socket at path, as unixsock.Listen does.
 func Listen(path string) (*Listener, error) {
-	fail := func(err error) (*Listener, error) {
-		return nil, &OpError{Op: "listen", Err: fmt.Errorf("%s: %w", path, err)}
-	}
-	if len(path) > maxPath {
-		return fail(fmt.Errorf("path of %d bytes, limit %d", len(path), maxPath))
-	}
-	if err := clearStale(path); err != nil {
-		return fail(err)
-	}
-	before := unix.Umask(0o177)
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
-	unix.Umask(before)
+	l, err := unixsock.Listen(path)
 	if err != nil {
-		return fail(err)
+		return nil, &OpError{Op: "listen", Err: err}
 	}
 	return &Listener{l: l, path: path}, nil
-}
-
-func clearStale(path string) error {
-	st, err := os.Lstat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if st.Mode().Type() != fs.ModeSocket {
-		return fmt.Errorf("exists and is not a socket (%v)", st.Mode())
-	}
-	c, err := net.DialTimeout("unix", path, time.Second)
-	if err == nil {
-		_ = c.Close()
-		return ErrInUse
-	}
-	if errors.Is(err, unix.EAGAIN) {
-		return fmt.Errorf("%w: its backlog is full", ErrInUse)
-	}
-	if !errors.Is(err, unix.ECONNREFUSED) {
-		return err
-	}
-	return os.Remove(path)
 }
 
 // Path returns the socket's path.

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/gpubroker/gpubroker/broker/unixsock"
 	"github.com/gpubroker/gpubroker/broker/vhostuser"
 	"github.com/gpubroker/gpubroker/broker/vhostuser/vhostusertest"
 	"github.com/gpubroker/gpubroker/dmabuf"
@@ -33,7 +34,7 @@ func TestListen(t *testing.T) {
 	if got := unix.Umask(0); got != 0 {
 		t.Errorf("umask left at %#o", got)
 	}
-	if _, err := vhostuser.Listen(path); !errors.Is(err, vhostuser.ErrInUse) {
+	if _, err := vhostuser.Listen(path); !errors.Is(err, unixsock.ErrInUse) {
 		t.Errorf("a second listener: %v", err)
 	}
 	must(t, l.Close())
