@@ -8,6 +8,13 @@ import (
 // to 1.3.
 var libSpec = dl.Spec{Sonames: []string{"libvirglrenderer.so.1"}, Package: "libvirglrenderer1"}
 
+// glSpecs are what libepoxy, which libvirglrenderer uses, loads when it is first
+// needed. It aborts the process if one is missing, so they are looked for before.
+var glSpecs = []dl.Spec{
+	{Sonames: []string{"libEGL.so.1"}, Package: "libegl1"},
+	{Sonames: []string{"libGL.so.1", "libOpenGL.so.0"}, Package: "libgl1"},
+}
+
 // lib is libvirglrenderer: the addresses of its functions, named after them
 // without virgl_renderer_ (virglrenderer.h). Every one is called on the render
 // thread only.
@@ -29,6 +36,11 @@ func loadLib() (*lib, error) {
 	file, err := dl.Open(libSpec)
 	if err != nil {
 		return nil, libraryErr(err)
+	}
+	for _, s := range glSpecs {
+		if _, err := dl.Open(s); err != nil {
+			return nil, libraryErr(err)
+		}
 	}
 	l := &lib{file: file}
 	err = file.Resolve([]dl.Symbol{

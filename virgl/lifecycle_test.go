@@ -92,6 +92,15 @@ func TestMissingLibrary(t *testing.T) {
 		!strings.Contains(err.Error(), "libnosuch.so.7") {
 		t.Errorf("%v: want ErrLibrary, the soname and the package", err)
 	}
+	libSpec = was
+	wasGL := glSpecs
+	defer func() { glSpecs = wasGL }()
+	glSpecs = []dl.Spec{wasGL[0], {Sonames: []string{"libNoGL.so.1"}, Package: "libgl1"}}
+	_, err = New(Config{})
+	if !errors.Is(err, ErrLibrary) || !errors.Is(err, dl.ErrMissing) || !strings.Contains(err.Error(), "package libgl1") {
+		t.Errorf("%v: want ErrLibrary and the package libgl1", err)
+	}
+	glSpecs = wasGL
 	libSpec = dl.Spec{Sonames: []string{"libc.so.6"}, Package: "libvirglrenderer1"}
 	_, err = New(Config{})
 	if !errors.Is(err, ErrLibrary) || !errors.Is(err, dl.ErrSymbol) || !strings.Contains(err.Error(), "virgl_renderer_submit_cmd") {
