@@ -27,7 +27,6 @@ type machine struct {
 	fake *virgltest.Fake
 	sink *headless.Sink
 	resp []byte
-	cmd  []byte
 	stop func() error
 }
 
