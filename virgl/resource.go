@@ -61,20 +61,30 @@ func (r *renderer) AttachBacking(res uint32, segs [][]byte) error {
 	if len(segs) == 0 || len(segs) > maxSegs {
 		return resErr("attach backing to", res, fmt.Errorf("%w: %d segments, limit %d", ErrInvalid, len(segs), maxSegs))
 	}
-	iov := dl.Malloc(len(segs) * iovecSize)
-	size := uint64(0)
-	array := dl.Bytes(iov, len(segs)*iovecSize)
-	for i, s := range segs {
-		putIOVec(array[i*iovecSize:], s)
-		size += uint64(len(s))
-	}
-	if err := result(r.call(r.lib.resourceAttachIOV, uintptr(res), iov, uintptr(len(segs)))); err != nil {
-		dl.Free(iov)
+	e.attach(segs)
+	if err := result(r.call(r.lib.resourceAttachIOV, uintptr(res), e.iov, uintptr(len(segs)))); err != nil {
+		e.detach()
 		return resErr("attach backing to", res, err)
 	}
-	e.iov, e.size = iov, size
-	e.segs = append(e.segs[:0], segs...)
 	return nil
+}
+
+// attach makes the array of segments that the library keeps; C memory.
+func (e *resource) attach(segs [][]byte) {
+	e.iov = dl.Malloc(len(segs) * iovecSize)
+	array := dl.Bytes(e.iov, len(segs)*iovecSize)
+	for i, s := range segs {
+		putIOVec(array[i*iovecSize:], s)
+		e.size += uint64(len(s))
+	}
+	e.segs = append(e.segs[:0], segs...)
+}
+
+// detach frees it.
+func (e *resource) detach() {
+	dl.Free(e.iov)
+	clear(e.segs)
+	e.iov, e.size, e.segs = 0, 0, e.segs[:0]
 }
 
 func putIOVec(dst []byte, s []byte) {
@@ -91,9 +101,7 @@ func (r *renderer) DetachBacking(res uint32) {
 		return
 	}
 	r.call(r.lib.resourceDetachIOV, uintptr(res), 0, 0)
-	dl.Free(e.iov)
-	clear(e.segs)
-	e.iov, e.size, e.segs = 0, 0, e.segs[:0]
+	e.detach()
 }
 
 // TransferToHost implements Renderer.

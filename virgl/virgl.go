@@ -35,6 +35,10 @@ const (
 	flagUseEGL         = 1 << 0
 	flagThreadSync     = 1 << 1
 	flagUseSurfaceless = 1 << 3
+	// Blobs that the guest maps must have a descriptor, because they are mapped by
+	// another process. Without it the library offers the guest ARB_buffer_storage
+	// with memory that only this process can map.
+	flagUseExternalBlob = 1 << 5
 )
 
 // scratchSize is the size of the memory for structs handed to the library. The
@@ -47,6 +51,7 @@ var active atomic.Bool
 // renderer is the Renderer over libvirglrenderer.
 type renderer struct {
 	lib   *lib
+	blob  blobLib
 	cb    *callbacks
 	log   *zap.Logger
 	fence Fences
@@ -71,6 +76,7 @@ type resource struct {
 	iov  uintptr  // the struct iovec array that the library keeps; C memory
 	segs [][]byte // what iov points to
 	size uint64   // bytes in segs
+	blob uint64   // size of a blob in bytes, 0: it is none
 }
 
 var _ Renderer = (*renderer)(nil)
@@ -102,6 +108,7 @@ func New(cfg Config) (Renderer, error) {
 func start(l *lib, cfg Config) (_ *renderer, err error) {
 	r := &renderer{
 		lib:       l,
+		blob:      loadBlobLib(l.file),
 		cb:        makeCallbacks(),
 		log:       cfg.Log,
 		fence:     cfg.OnFence,
@@ -130,7 +137,7 @@ func start(l *lib, cfg Config) (_ *renderer, err error) {
 	}
 	r.setLog()
 
-	flags := uintptr(flagUseEGL | flagThreadSync)
+	flags := uintptr(flagUseEGL | flagThreadSync | flagUseExternalBlob)
 	if r.node == nil {
 		flags |= flagUseSurfaceless
 	}

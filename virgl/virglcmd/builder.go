@@ -87,6 +87,23 @@ func (b *Builder) CreateSurface(handle, resource, format, level, layer uint32) {
 	b.u32(layer | layer<<16) // first and last
 }
 
+// BlobResource describes what PipeResourceCreate makes.
+type BlobResource struct {
+	Target, Format, Bind uint32
+	Width, Height        uint32
+	Flags                uint32
+	BlobID               uint32
+}
+
+// PipeResourceCreate makes a resource that RESOURCE_CREATE_BLOB then turns into a
+// blob by its BlobID.
+func (b *Builder) PipeResourceCreate(r BlobResource) {
+	b.header(cmdPipeResourceCreate, 0, 11)
+	for _, v := range [...]uint32{r.Target, r.Format, r.Bind, r.Width, r.Height, 1, 1, 0, 0, r.Flags, r.BlobID} {
+		b.u32(v)
+	}
+}
+
 // BindObject makes an object current.
 func (b *Builder) BindObject(t Object, handle uint32) {
 	b.header(cmdBindObject, t, 1)

@@ -20,6 +20,7 @@ const (
 	cmdCreateSubCtx       command = 29
 	cmdDestroySubCtx      command = 30
 	cmdBindShader         command = 31
+	cmdPipeResourceCreate command = 48
 )
 
 // Object is the type of an object that a stream creates, binds or destroys.
@@ -60,6 +61,12 @@ const (
 	BindCursor        = 1 << 16
 	BindScanout       = 1 << 18
 	BindShared        = 1 << 20
+)
+
+// Flags (VIRGL_RESOURCE_FLAG_*) of a buffer that the guest maps.
+const (
+	FlagMapPersistent = 1 << 1
+	FlagMapCoherent   = 1 << 2
 )
 
 // Formats (enum virgl_formats). Names list the components in memory order.

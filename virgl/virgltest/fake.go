@@ -53,6 +53,8 @@ const (
 	OpCreateFence      Op = "CreateFence"
 	OpPoll             Op = "Poll"
 	OpReset            Op = "Reset"
+	OpCreateBlob       Op = "CreateBlob"
+	OpExportBlob       Op = "ExportBlob"
 )
 
 // Fence is one CreateFence.

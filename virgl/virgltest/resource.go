@@ -35,6 +35,7 @@ type resource struct {
 	pixels []byte
 	fd     *dmabuf.FD // once exported: the memfd that pixels maps
 	segs   [][]byte   // backing
+	blob   uint64     // size of a blob in bytes; 0: it is none
 }
 
 func (r *resource) stride() int { return int(r.args.Width) * bytesPerTexel }
@@ -51,7 +52,9 @@ func (r *resource) free() {
 	if r.fd == nil {
 		return
 	}
-	_ = unix.Munmap(r.pixels)
+	if r.pixels != nil {
+		_ = unix.Munmap(r.pixels)
+	}
 	_ = r.fd.Close()
 	r.fd, r.pixels = nil, nil
 }
