@@ -17,14 +17,25 @@ type Config struct {
 	// Display is the compositor's socket: a name in $XDG_RUNTIME_DIR or a path.
 	// Empty means $WAYLAND_DISPLAY, and wayland-0 if that is unset.
 	Display string
-	// Title is the title of head 0's window; the others append their number.
-	// Empty means "gpubroker".
+	// Title is the windows' title, to which they add the number of their head if
+	// there are several: "Title — head 1". Empty means "gpubroker".
 	Title string
-	// AppID is the windows' application id. Empty means "gpubroker".
+	// AppID is the application id of head 0's window; the others add their number,
+	// "gpubroker.1", so that compositors can be told where each one goes. Empty
+	// means "gpubroker".
 	AppID string
 	// Modes are the heads' modes by number; heads beyond them are disabled.
 	// Empty means head 0 with 1280x800.
 	Modes []display.Mode
+	// Input takes what the user does in the windows; nil for windows that only show.
+	Input display.Input
+	// Resize lets the user change a window's size, which becomes its head's mode
+	// 100 ms later (Events.ModeChanged); until the guest follows, its picture is
+	// scaled. Set it if the guest can be told. Without it windows have the size of
+	// their picture.
+	Resize bool
+	// Fullscreen starts the windows fullscreen.
+	Fullscreen bool
 	// Wait makes NewSink succeed without a compositor and connect when one comes.
 	Wait bool
 	// Events hears of mode and format changes; may be nil.
@@ -46,6 +57,20 @@ func (c *Config) fill() {
 	if c.Log == nil {
 		c.Log = zap.NewNop()
 	}
+}
+
+func (c *Config) title(head int) string {
+	if head == 0 && (len(c.Modes) < 2 || !c.Modes[1].Enabled) {
+		return c.Title
+	}
+	return fmt.Sprintf("%s — head %d", c.Title, head)
+}
+
+func (c *Config) appID(head int) string {
+	if head == 0 {
+		return c.AppID
+	}
+	return fmt.Sprintf("%s.%d", c.AppID, head)
 }
 
 // maxPath is the longest path that fits struct sockaddr_un (unix(7)).

@@ -32,8 +32,10 @@ type cursorSurface struct {
 	slots    [cursorSlots]cursorSlot
 	shown    *cursorSlot // nil while hidden
 	at       clip
-	news     bool // the surface has state to commit
-	moved    bool // the position changed, which the window's commit applies
+	dest     extent // viewport destination, empty if unset
+	scale    uint32 // wl_surface.set_buffer_scale
+	news     bool   // the surface has state to commit
+	moved    bool   // the position changed, which the window's commit applies
 }
 
 // cursorSlot is one picture in the pool.
@@ -83,7 +85,7 @@ func (win *window) updateCursor() (commit bool) {
 
 func (win *window) newCursor() *cursorSurface {
 	se, out := win.se, win.se.out()
-	c := &cursorSurface{win: win}
+	c := &cursorSurface{win: win, scale: 1}
 	c.surface = proto.WlSurface(se.objs.add(proto.IWlSurface, ignore{}))
 	se.compositor.CreateSurface(out, c.surface)
 	c.sub = proto.WlSubsurface(se.objs.add(proto.IWlSubsurface, ignore{}))
@@ -207,7 +209,8 @@ func (c *cursorSurface) place(want *cursorBox) {
 		return
 	}
 	out := c.win.se.out()
-	at := clipCursor(want.x, want.y, c.shown.w, c.shown.h, c.win.w, c.win.height)
+	pic, placed := c.win.picture, &c.win.placed
+	at := clipCursor(want.x, want.y, c.shown.w, c.shown.h, pic.w, pic.h)
 	if c.viewport == 0 && !at.src.Empty() {
 		at.x -= int32(at.src.X)
 		at.y -= int32(at.src.Y)
@@ -221,6 +224,10 @@ func (c *cursorSurface) place(want *cursorBox) {
 		c.at = at
 		return
 	}
+	// From here on the position is in the window's coordinates.
+	at.x = int32(int64(at.x) * int64(placed.pic.w) / int64(pic.w))
+	at.y = int32(int64(at.y) * int64(placed.pic.h) / int64(pic.h))
+	c.resize(at.src)
 	if at.x != c.at.x || at.y != c.at.y || c.at.src.Empty() {
 		c.sub.SetPosition(out, at.x, at.y)
 		c.moved = true
@@ -238,6 +245,35 @@ func (c *cursorSurface) place(want *cursorBox) {
 		c.news = true
 	}
 	c.at = at
+}
+
+// resize scales the cursor as the picture is scaled.
+func (c *cursorSurface) resize(src display.Rect) {
+	out, pic, placed := c.win.se.out(), c.win.picture, &c.win.placed
+	if c.viewport == 0 {
+		scale := placed.bufferScale
+		if c.shown.w%scale != 0 || c.shown.h%scale != 0 {
+			scale = 1
+		}
+		if scale != c.scale {
+			c.scale, c.news = scale, true
+			c.surface.SetBufferScale(out, int32(scale))
+		}
+		return
+	}
+	dest := extent{scaled(src.W, placed.pic.w, pic.w, placed.pic.w), scaled(src.H, placed.pic.h, pic.h, placed.pic.h)}
+	if (dest == extent{src.W, src.H}) {
+		dest = extent{}
+	}
+	if dest == c.dest {
+		return
+	}
+	c.dest, c.news = dest, true
+	if dest.empty() {
+		c.viewport.SetDestination(out, -1, -1)
+		return
+	}
+	c.viewport.SetDestination(out, int32(dest.w), int32(dest.h))
 }
 
 func (c *cursorSurface) hide() {

@@ -284,7 +284,7 @@ func TestTwoHeads(t *testing.T) {
 		f.Head = i
 		s.Present(f)
 		k := c.WaitFrames(t, i+1)[i]
-		if want := []string{"test", "test / head 1"}[i]; k.Title != want || k.Pixel&255 != uint32(i+1) {
+		if want := []string{"test", "test — head 1"}[i]; k.Title != want || k.Pixel&255 != uint32(i+1) {
 			t.Errorf("head %d: title %q with pixel %#x, want %q", i, k.Title, k.Pixel, want)
 		}
 	}

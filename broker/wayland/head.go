@@ -24,9 +24,15 @@ type head struct {
 	blankAt int64     // when the window of a disabled head closes, 0 if enabled
 	flushed int64     // FlushedAt of the commit that is not sent yet, 0 if none
 
-	// hidden: the user closed the window when it was hiddenW x hiddenH.
-	hidden           bool
-	hiddenW, hiddenH uint32
+	committed  uint64 // serial of the newest frame on its way to the screen
+	unreported bool   // Events.Shown does not know
+
+	mode  extent // the size of Sink.Mode, empty if the head is disabled
+	asked int64  // when a resize changed it last
+
+	// hidden: the user closed the window when its picture had the size hiddenAt.
+	hidden   bool
+	hiddenAt extent
 }
 
 // keep makes f the head's last frame. f's read stays as it is.
@@ -76,6 +82,7 @@ func (h *head) restore() {
 
 // disable blanks the window, if there is one.
 func (h *head) disable(l *loop) {
+	h.skip(l.s, &h.next)
 	l.s.supersede(h.next)
 	h.next = frame{}
 	h.forget()
@@ -88,7 +95,7 @@ func (h *head) disable(l *loop) {
 		return
 	}
 	h.blankAt = l.now + int64(blankTime)
-	black, err := shmfallback.Alloc(h.win.w, h.win.height, dmabuf.XRGB8888, "gpubroker blank") // zeros are black
+	black, err := shmfallback.Alloc(h.win.picture.w, h.win.picture.h, dmabuf.XRGB8888, "gpubroker blank") // zeros are black
 	if err != nil {
 		l.s.log.Warn("cannot blank the window, closing it", zap.Int("head", h.n), zap.Error(err))
 		h.blankAt = l.now
@@ -103,7 +110,10 @@ func (h *head) disable(l *loop) {
 // window is back when the mode changes or the head was disabled and enabled.
 func (h *head) hide(l *loop) {
 	l.s.log.Info("window closed; the guest keeps running, the window returns with its next mode change", zap.Int("head", h.n))
-	h.hidden, h.hiddenW, h.hiddenH = true, h.win.w, h.win.height
+	h.hidden, h.hiddenAt = true, h.win.picture
 	h.win.destroy()
 	h.shelve(l.s)
+	if l.s.cfg.Events != nil {
+		l.s.cfg.Events.Closed(h.n)
+	}
 }

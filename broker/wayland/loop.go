@@ -44,6 +44,9 @@ func newLoop(s *Sink) *loop {
 	l := &loop{s: s, refused: map[layout]struct{}{}, count: make([]byte, 8)}
 	for i := range l.heads {
 		l.heads[i].n = i
+		if i < len(s.modes) && s.modes[i].Enabled {
+			l.heads[i].mode = extent{s.modes[i].W, s.modes[i].H}
+		}
 	}
 	return l
 }
@@ -101,6 +104,7 @@ func (l *loop) serve() error {
 func (l *loop) turn() error {
 	if l.polls[1].Revents != 0 {
 		l.polls[1].Revents = 0
+		l.readClock()
 		if err := l.sess.receive(); err != nil {
 			return err
 		}
@@ -253,6 +257,7 @@ func (l *loop) drop(id uint64) {
 // disconnect ends every read and import of the connection. The heads keep their
 // last frames.
 func (l *loop) disconnect() {
+	l.sess.blur(nil)
 	for i := range l.heads {
 		h := &l.heads[i]
 		if h.win != nil && h.win.cursor != nil {
@@ -260,6 +265,7 @@ func (l *loop) disconnect() {
 		}
 		h.win = nil
 		h.flushed = 0
+		h.stopPacing(l.s)
 		h.shelve(l.s)
 	}
 	l.sess.close()

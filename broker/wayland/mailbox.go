@@ -18,6 +18,7 @@ type frame struct {
 	src     display.Rect
 	damage  display.Rect
 	opaque  bool
+	serial  uint64
 	flushed int64 // 0 if the latency does not count
 	dropped bool  // Drop was called since
 	blank   bool  // made by the sink for a disabled head, not counted

@@ -33,6 +33,9 @@ type session struct {
 	wm            proto.XdgWmBase
 	viewporter    proto.WpViewporter
 	decorations   proto.ZxdgDecorationManagerV1
+	fractional    proto.WpFractionalScaleManagerV1
+	surfaceScales bool               // surfaces hear of their scale without wl_output
+	outputs       map[uint32]*output // by global name
 	dmabuf        proto.ZwpLinuxDmabufV1
 	dmabufVersion uint32
 	shmFormats    map[proto.WlShmFormat]struct{}
@@ -49,6 +52,7 @@ func newSession(l *loop, conn *wire.Conn) *session {
 		shmFormats: map[proto.WlShmFormat]struct{}{},
 		refused:    map[layout]struct{}{},
 		seats:      map[uint32]*seat{},
+		outputs:    map[uint32]*output{},
 		imports:    map[importKey]*imported{},
 	}
 	se.objs = newObjects(se)
@@ -161,6 +165,7 @@ func (se *session) registryEvent(m wire.Message) error {
 			return err
 		}
 		se.removeSeat(ev.Name)
+		se.removeOutput(ev.Name)
 		return nil
 	}
 	var ev proto.WlRegistryGlobalEvent
@@ -168,8 +173,11 @@ func (se *session) registryEvent(m wire.Message) error {
 		return err
 	}
 	if se.bound {
-		if ev.Interface == "wl_seat" {
+		switch ev.Interface {
+		case "wl_seat":
 			se.addSeat(ev.Name, ev.Version)
+		case "wl_output":
+			se.addOutput(ev.Name, ev.Version)
 		}
 		return nil
 	}
@@ -237,10 +245,21 @@ func (se *session) bindAll() error {
 			se.viewporter = proto.WpViewporter(se.bind(g, proto.IWpViewporter, 1, nil))
 		case "zxdg_decoration_manager_v1":
 			se.decorations = proto.ZxdgDecorationManagerV1(se.bind(g, proto.IZxdgDecorationManagerV1, 1, nil))
+		case "wp_fractional_scale_manager_v1":
+			se.fractional = proto.WpFractionalScaleManagerV1(se.bind(g, proto.IWpFractionalScaleManagerV1, 1, nil))
 		case "zwp_linux_dmabuf_v1":
 			se.bindDMABuf(g)
 		case "wl_seat":
 			se.addSeat(g.Name, g.Version)
+		}
+	}
+	if se.viewporter == 0 {
+		se.fractional = 0 // of no use without
+	}
+	se.surfaceScales = se.fractional != 0 || compositorVersion >= 6
+	for _, g := range se.globals {
+		if g.Interface == "wl_output" {
+			se.addOutput(g.Name, g.Version)
 		}
 	}
 	se.globals = nil

@@ -3,6 +3,7 @@ package wayland
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,6 +31,9 @@ type Sink struct {
 	// change tiers while the compositor restarts.
 	formats atomic.Pointer[formatTable]
 
+	resizable atomic.Bool                   // the guest follows the windows' sizes
+	pacing    [display.MaxHeads]atomic.Bool // frame callbacks come
+
 	wake  *dmabuf.FD    // eventfd; written while mu is held, so never after Close
 	first chan error    // one value: how the first attempt to connect ended
 	done  chan struct{} // closed when the loop has ended
@@ -39,6 +43,7 @@ type Sink struct {
 	awake  bool                      // guarded by mu: wake was written and not read yet
 	boxes  [display.MaxHeads]mailbox // guarded by mu
 	drops  []uint64                  // guarded by mu: ids of buffers to forget
+	modes  []display.Mode            // guarded by mu; written by the loop
 }
 
 var _ display.Sink = (*Sink)(nil)
@@ -63,7 +68,9 @@ func NewSink(cfg Config) (*Sink, error) {
 		wake:  dmabuf.NewFD(raw, "wayland wake"),
 		first: make(chan error, 1),
 		done:  make(chan struct{}),
+		modes: slices.Clone(cfg.Modes),
 	}
+	s.resizable.Store(cfg.Resize)
 	go newLoop(s).run()
 	timeout := time.NewTimer(answerTimeout)
 	defer timeout.Stop()
@@ -99,7 +106,7 @@ func (s *Sink) Present(f *display.Frame) {
 		return
 	}
 	f.Buffer.BeginRead()
-	in := frame{buf: f.Buffer, src: f.Source, damage: f.Damage, opaque: f.Opaque, flushed: f.FlushedAt}
+	in := frame{buf: f.Buffer, src: f.Source, damage: f.Damage, opaque: f.Opaque, serial: f.Serial, flushed: f.FlushedAt}
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
@@ -173,12 +180,42 @@ func (s *Sink) Drop(b *dmabuf.Buffer) {
 	s.mu.Unlock()
 }
 
-// Mode returns the configured mode of the head.
+// Mode returns the head's mode: the configured one, or the size that the user gave
+// its window.
 func (s *Sink) Mode(head int) display.Mode {
-	if head < 0 || head >= len(s.cfg.Modes) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if head < 0 || head >= len(s.modes) {
 		return display.Mode{}
 	}
-	return s.cfg.Modes[head]
+	return s.modes[head]
+}
+
+// setMode changes the size of the head's mode and tells the broker. The pixels keep
+// their physical size.
+func (s *Sink) setMode(head int, size extent) {
+	s.mu.Lock()
+	m := &s.modes[head]
+	m.WidthMM = uint32(uint64(m.WidthMM) * uint64(size.w) / uint64(m.W))
+	m.HeightMM = uint32(uint64(m.HeightMM) * uint64(size.h) / uint64(m.H))
+	m.W, m.H = size.w, size.h
+	s.mu.Unlock()
+	if s.cfg.Events != nil {
+		s.cfg.Events.ModeChanged(head)
+	}
+}
+
+// Resizable says whether the guest can be told to change its modes, for windows that
+// the user may resize then; see Config.Resize. Any goroutine.
+func (s *Sink) Resizable(on bool) {
+	if s.resizable.Swap(on) == on {
+		return
+	}
+	s.mu.Lock()
+	if !s.closed {
+		s.signal()
+	}
+	s.mu.Unlock()
 }
 
 // EDID returns nil: a window has none.

@@ -1,7 +1,6 @@
 package wayland
 
 import (
-	"fmt"
 	"time"
 
 	"go.uber.org/zap"
@@ -28,13 +27,19 @@ type window struct {
 	viewport proto.WpViewport
 	cursor   *cursorSurface // made when the guest first shows a cursor
 
+	bars       *bars // made when the picture first leaves room
+	scaling    scaling
+	sizing     sizing
 	configured bool
 	callback   wire.ID // outstanding wl_surface.frame, 0 if none
 	callbackAt int64   // when it was asked for
 
-	current   *imported
-	w, height uint32
+	current *imported
+	picture extent // of the scanout, in pixels
 	// What was last committed, to send only what changes.
+	placed    placement
+	limits    [2]extent    // least and largest size
+	dest      extent       // viewport destination, empty if unset
 	crop      display.Rect // viewport source, empty if unset
 	transform proto.WlOutputTransform
 	opaque    bool
@@ -52,8 +57,11 @@ func (se *session) newWindow(h *head, w, height uint32) *window {
 	se.wm.GetXdgSurface(out, win.xdg, win.surface)
 	win.toplevel = proto.XdgToplevel(se.objs.add(proto.IXdgToplevel, win))
 	win.xdg.GetToplevel(out, win.toplevel)
-	win.toplevel.SetTitle(out, title(se.s.cfg.Title, h.n))
-	win.toplevel.SetAppId(out, se.s.cfg.AppID)
+	win.toplevel.SetTitle(out, se.s.cfg.title(h.n))
+	win.toplevel.SetAppId(out, se.s.cfg.appID(h.n))
+	if se.s.cfg.Fullscreen {
+		win.toplevel.SetFullscreen(out, 0)
+	}
 	if se.decorations != 0 {
 		win.deco = proto.ZxdgToplevelDecorationV1(se.objs.add(proto.IZxdgToplevelDecorationV1, win))
 		se.decorations.GetToplevelDecoration(out, win.deco, win.toplevel)
@@ -63,29 +71,17 @@ func (se *session) newWindow(h *head, w, height uint32) *window {
 		win.viewport = proto.WpViewport(se.objs.add(proto.IWpViewport, win))
 		se.viewporter.GetViewport(out, win.viewport, win.surface)
 	}
-	win.resize(w, height)
+	if se.fractional != 0 {
+		win.scaling.fractional = proto.WpFractionalScaleV1(se.objs.add(proto.IWpFractionalScaleV1, win))
+		se.fractional.GetFractionalScale(out, win.scaling.fractional, win.surface)
+	}
+	win.picture = extent{w, height}
+	win.placed.bufferScale = 1
+	win.arrange()
 	win.surface.Commit(out)
 	// A new window knows nothing of the cursor.
 	h.cursor.picture, h.cursor.moved = true, true
 	return win
-}
-
-func title(base string, head int) string {
-	if head == 0 {
-		return base
-	}
-	return fmt.Sprintf("%s / head %d", base, head)
-}
-
-// resize pins the window's size to the scanout's.
-func (win *window) resize(w, h uint32) {
-	win.w, win.height = w, h
-	out := win.se.out()
-	win.toplevel.SetMinSize(out, int32(w), int32(h))
-	win.toplevel.SetMaxSize(out, int32(w), int32(h))
-	// Without this the cursor's sub-surface would count as part of the window.
-	win.xdg.SetWindowGeometry(out, 0, 0, int32(w), int32(h))
-	win.h.cursor.moved = true
 }
 
 func (win *window) event(id wire.ID, iface proto.InterfaceID, m wire.Message) error {
@@ -93,18 +89,20 @@ func (win *window) event(id wire.ID, iface proto.InterfaceID, m wire.Message) er
 	case proto.IWlCallback:
 		if id == win.callback {
 			win.callback = 0
+			win.taken()
 		}
 	case proto.IXdgSurface:
 		var ev proto.XdgSurfaceConfigureEvent
 		if err := ev.Decode(m); err != nil {
 			return err
 		}
-		win.configured = true
 		win.xdg.AckConfigure(win.se.out(), ev.Serial)
+		win.applyConfigure()
+		win.configured = true
 	case proto.IXdgToplevel:
-		if m.Opcode == proto.EvXdgToplevelClose {
-			win.h.hide(win.se.l)
-		}
+		return win.toplevelEvent(m)
+	case proto.IWlSurface, proto.IWpFractionalScaleV1:
+		return win.scaleEvent(iface, m)
 	}
 	return nil
 }
@@ -125,7 +123,7 @@ func (se *session) update(h *head) {
 	}
 	f := &h.next
 	if h.hidden && f.buf != nil {
-		if f.src.W == h.hiddenW && f.src.H == h.hiddenH {
+		if (extent{f.src.W, f.src.H}) == h.hiddenAt {
 			h.shelve(se.s)
 			return
 		}
@@ -142,17 +140,28 @@ func (se *session) update(h *head) {
 	if !win.configured {
 		return
 	}
-	if imp == nil && !(win.current != nil && h.cursorNews()) {
+	win.updateMode()
+	moved := win.current != nil && win.layout() != win.placed
+	if imp == nil && !moved && !(win.current != nil && h.cursorNews()) {
 		return
 	}
-	if win.callback != 0 && l.now < win.callbackAt+int64(callbackTime) {
-		l.wakeAt(win.callbackAt + int64(callbackTime))
-		return
+	if win.callback != 0 {
+		if late := win.callbackAt + int64(callbackTime); l.now < late {
+			l.wakeAt(late)
+			return
+		}
+		h.stopPacing(se.s)
 	}
-	if imp != nil {
+	switch {
+	case imp != nil:
 		win.show(imp)
 		win.updateCursor()
-	} else if !win.updateCursor() {
+	case moved:
+		if win.arrange() && win.opaque {
+			win.setOpaque(true)
+		}
+		win.updateCursor()
+	case !win.updateCursor():
 		return
 	}
 	win.finish()
@@ -172,6 +181,7 @@ func (se *session) nextImport(h *head) *imported {
 	case imp.state == importFailed:
 		old := *f
 		*f = frame{}
+		h.skip(se.s, &old)
 		se.s.supersede(old)
 		return nil
 	}
@@ -210,6 +220,7 @@ func (win *window) show(imp *imported) {
 		return
 	}
 	h.flushed = f.flushed
+	h.committed, h.unreported = f.serial, f.serial != 0
 	if f.buf.Kind == dmabuf.KindDMABuf {
 		win.se.s.stats.FramesDMABuf.Add(1)
 	} else {
@@ -221,11 +232,12 @@ func (win *window) show(imp *imported) {
 // opacity, and reports whether the whole picture has to be damaged.
 func (win *window) adapt(f *frame, base display.Rect) (all bool) {
 	out := win.se.out()
-	resized := win.w != f.src.W || win.height != f.src.H
-	if resized {
-		win.resize(f.src.W, f.src.H)
+	if size := (extent{f.src.W, f.src.H}); win.picture != size {
+		win.picture = size
+		win.guestResized()
 		all = true
 	}
+	resized := win.arrange()
 	transform := proto.WlOutputTransformNormal
 	if f.buf.YInvert {
 		transform = proto.WlOutputTransformFlipped180
@@ -243,8 +255,8 @@ func (win *window) adapt(f *frame, base display.Rect) (all bool) {
 		win.setCrop(crop)
 		all = true
 	}
-	if win.opaque != f.opaque || (resized && f.opaque) {
-		win.setOpaque(f)
+	if win.opaque != f.opaque || (resized && f.opaque) || win.current == nil {
+		win.setOpaque(f.opaque)
 	}
 	return all
 }
@@ -262,14 +274,14 @@ func (win *window) setCrop(crop display.Rect) {
 		wire.FixedInt(int32(crop.W)), wire.FixedInt(int32(crop.H)))
 }
 
-func (win *window) setOpaque(f *frame) {
-	win.opaque = f.opaque
+func (win *window) setOpaque(opaque bool) {
+	win.opaque = opaque
 	se := win.se
 	var region proto.WlRegion
-	if f.opaque {
+	if opaque {
 		region = proto.WlRegion(se.objs.add(proto.IWlRegion, ignore{}))
 		se.compositor.CreateRegion(se.out(), region)
-		region.Add(se.out(), 0, 0, int32(f.src.W), int32(f.src.H))
+		region.Add(se.out(), 0, 0, int32(win.placed.pic.w), int32(win.placed.pic.h))
 	}
 	win.surface.SetOpaqueRegion(se.out(), region)
 	if region != 0 {
@@ -302,6 +314,8 @@ func (h *head) closeWindow(s *Sink) {
 // destroy closes the window. Its buffer stays busy until the compositor releases it.
 func (win *window) destroy() {
 	out, objs := win.se.out(), win.se.objs
+	win.se.blur(win)
+	win.h.stopPacing(win.se.s)
 	win.h.win = nil
 	win.h.flushed = 0
 	if win.current != nil {
@@ -311,8 +325,15 @@ func (win *window) destroy() {
 	if win.cursor != nil {
 		win.cursor.destroy()
 	}
+	if win.bars != nil {
+		win.bars.destroy()
+	}
 	if win.callback != 0 {
 		objs.destroyed(win.callback)
+	}
+	if f := win.scaling.fractional; f != 0 {
+		f.Destroy(out)
+		objs.destroyed(wire.ID(f))
 	}
 	if win.viewport != 0 {
 		win.viewport.Destroy(out)
