@@ -76,7 +76,7 @@ func TestFirstFrame(t *testing.T) {
 	if k.Title != "test" || k.AppID != "gpubroker" {
 		t.Errorf("title %q, app id %q", k.Title, k.AppID)
 	}
-	if k.MinW != 64 || k.MaxW != 64 || k.MinH != 32 || k.MaxH != 32 || k.Geometry != whole(b) || k.Opaque != whole(b) {
+	if k.MinW != 64 || k.MaxW != 64 || k.MinH != 32 || k.MaxH != 32 || k.Geometry != (waylandtest.Geometry{W: 64, H: 32}) || k.Opaque != whole(b) {
 		t.Errorf("size %dx%d to %dx%d, geometry %v, opaque %v", k.MinW, k.MinH, k.MaxW, k.MaxH, k.Geometry, k.Opaque)
 	}
 	if k.Pixel&255 != 7 || !k.Frame || len(k.Damage) != 1 || k.Damage[0] != whole(b) {

@@ -21,6 +21,9 @@ type client struct {
 
 	wmBase    wire.ID
 	pointer   wire.ID
+	keyboard  proto.WlKeyboard
+	touch     proto.WlTouch
+	output    proto.WlOutput
 	feedback  wire.ID
 	dmabuf    wire.ID
 	pongs     []uint32

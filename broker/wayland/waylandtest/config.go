@@ -32,7 +32,12 @@ type Config struct {
 	ShmFormats   []dmabuf.Fourcc
 	NoViewporter bool
 	NoXdgShell   bool
-	Seat         bool // a seat with a pointer
+	Seat         bool                   // a seat with a pointer
+	SeatVersion  uint32                 // of that seat, 7 if 0
+	Devices      proto.WlSeatCapability // what the seat has besides the pointer
+	Compositor   uint32                 // version of wl_compositor, 6 if 0
+	Fractional   uint32                 // wp_fractional_scale_v1.preferred_scale of every surface; 0 for no such global
+	Scale        int32                  // of the one wl_output, and preferred_buffer_scale; 0 for no output
 	Decorations  bool
 
 	OnImport      func(l Layout) Answer // nil: Created
@@ -62,8 +67,13 @@ type Child struct {
 	X, Y   int32
 	Buffer *Buffer
 	Source [4]float64
+	Dest   [2]int32
+	Below  bool // below the parent
 	Pixel  uint32
 }
+
+// Geometry is an xdg_surface.set_window_geometry.
+type Geometry struct{ X, Y, W, H int32 }
 
 // Commit is one wl_surface.commit of a surface that is no sub-surface, with the
 // state that it made current.
@@ -77,6 +87,8 @@ type Commit struct {
 	Damage    []display.Rect
 	Transform proto.WlOutputTransform
 	Source    [4]float64 // viewport source x, y, w, h; -1 each when unset
+	Dest      [2]int32   // viewport destination; -1 each when unset
+	Scale     int32      // buffer scale
 	Opaque    display.Rect
 	Frame     bool // a frame callback was asked for
 	Children  []Child
@@ -84,6 +96,7 @@ type Commit struct {
 	MinH      int32
 	MaxW      int32
 	MaxH      int32
-	Geometry  display.Rect
+	Geometry  Geometry
+	Full      bool   // set_fullscreen was asked for
 	Pixel     uint32 // first pixel of the buffer as a little-endian word, for shared memory
 }

@@ -3,6 +3,8 @@ package waylandtest
 import (
 	"fmt"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/gpubroker/gpubroker/broker/display"
 	"github.com/gpubroker/gpubroker/broker/wayland/proto"
 	"github.com/gpubroker/gpubroker/broker/wayland/wire"
@@ -19,45 +21,52 @@ var handlers map[request]func(cl *client, o *object, m wire.Message) error
 
 func init() {
 	handlers = map[request]func(cl *client, o *object, m wire.Message) error{
-		{proto.IWlDisplay, proto.OpWlDisplaySync}:                                              displaySync,
-		{proto.IWlDisplay, proto.OpWlDisplayGetRegistry}:                                       getRegistry,
-		{proto.IWlRegistry, proto.OpWlRegistryBind}:                                            bind,
-		{proto.IWlCompositor, proto.OpWlCompositorCreateSurface}:                               createSurface,
-		{proto.IWlCompositor, proto.OpWlCompositorCreateRegion}:                                createRegion,
-		{proto.IWlRegion, proto.OpWlRegionAdd}:                                                 regionAdd,
-		{proto.IWlSurface, proto.OpWlSurfaceAttach}:                                            attach,
-		{proto.IWlSurface, proto.OpWlSurfaceDamageBuffer}:                                      damageBuffer,
-		{proto.IWlSurface, proto.OpWlSurfaceFrame}:                                             surfaceFrame,
-		{proto.IWlSurface, proto.OpWlSurfaceSetOpaqueRegion}:                                   setOpaque,
-		{proto.IWlSurface, proto.OpWlSurfaceSetBufferTransform}:                                setTransform,
-		{proto.IWlSurface, proto.OpWlSurfaceCommit}:                                            commit,
-		{proto.IWlSurface, proto.OpWlSurfaceDestroy}:                                           destroySurface,
-		{proto.IWlShm, proto.OpWlShmCreatePool}:                                                createPool,
-		{proto.IWlShmPool, proto.OpWlShmPoolCreateBuffer}:                                      poolCreateBuffer,
-		{proto.IWlShmPool, proto.OpWlShmPoolDestroy}:                                           destroyPool,
-		{proto.IWlBuffer, proto.OpWlBufferDestroy}:                                             destroyBuffer,
-		{proto.IXdgWmBase, proto.OpXdgWmBaseGetXdgSurface}:                                     getXdgSurface,
-		{proto.IXdgWmBase, proto.OpXdgWmBasePong}:                                              pong,
-		{proto.IXdgSurface, proto.OpXdgSurfaceGetToplevel}:                                     getToplevel,
-		{proto.IXdgSurface, proto.OpXdgSurfaceAckConfigure}:                                    ackConfigure,
-		{proto.IXdgSurface, proto.OpXdgSurfaceSetWindowGeometry}:                               setGeometry,
-		{proto.IXdgToplevel, proto.OpXdgToplevelSetTitle}:                                      setTitle,
-		{proto.IXdgToplevel, proto.OpXdgToplevelSetAppId}:                                      setAppID,
-		{proto.IXdgToplevel, proto.OpXdgToplevelSetMinSize}:                                    setMin,
-		{proto.IXdgToplevel, proto.OpXdgToplevelSetMaxSize}:                                    setMax,
-		{proto.IXdgToplevel, proto.OpXdgToplevelDestroy}:                                       destroyToplevel,
-		{proto.IWlSubcompositor, proto.OpWlSubcompositorGetSubsurface}:                         getSubsurface,
-		{proto.IWlSubsurface, proto.OpWlSubsurfaceSetPosition}:                                 setPosition,
-		{proto.IWpViewporter, proto.OpWpViewporterGetViewport}:                                 getViewport,
-		{proto.IWpViewport, proto.OpWpViewportSetSource}:                                       setSource,
-		{proto.IZwpLinuxDmabufV1, proto.OpZwpLinuxDmabufV1CreateParams}:                        createParams,
-		{proto.IZwpLinuxDmabufV1, proto.OpZwpLinuxDmabufV1GetDefaultFeedback}:                  defaultFeedback,
-		{proto.IZwpLinuxBufferParamsV1, proto.OpZwpLinuxBufferParamsV1Add}:                     paramsAdd,
-		{proto.IZwpLinuxBufferParamsV1, proto.OpZwpLinuxBufferParamsV1Create}:                  paramsCreate,
-		{proto.IZwpLinuxBufferParamsV1, proto.OpZwpLinuxBufferParamsV1Destroy}:                 paramsDestroy,
-		{proto.IWlSeat, proto.OpWlSeatGetPointer}:                                              getPointer,
-		{proto.IWlPointer, proto.OpWlPointerSetCursor}:                                         setCursor,
-		{proto.IZxdgDecorationManagerV1, proto.OpZxdgDecorationManagerV1GetToplevelDecoration}: getDecoration,
+		{proto.IWlDisplay, proto.OpWlDisplaySync}:                                                 displaySync,
+		{proto.IWlDisplay, proto.OpWlDisplayGetRegistry}:                                          getRegistry,
+		{proto.IWlRegistry, proto.OpWlRegistryBind}:                                               bind,
+		{proto.IWlCompositor, proto.OpWlCompositorCreateSurface}:                                  createSurface,
+		{proto.IWlCompositor, proto.OpWlCompositorCreateRegion}:                                   createRegion,
+		{proto.IWlRegion, proto.OpWlRegionAdd}:                                                    regionAdd,
+		{proto.IWlSurface, proto.OpWlSurfaceAttach}:                                               attach,
+		{proto.IWlSurface, proto.OpWlSurfaceDamageBuffer}:                                         damageBuffer,
+		{proto.IWlSurface, proto.OpWlSurfaceFrame}:                                                surfaceFrame,
+		{proto.IWlSurface, proto.OpWlSurfaceSetOpaqueRegion}:                                      setOpaque,
+		{proto.IWlSurface, proto.OpWlSurfaceSetBufferTransform}:                                   setTransform,
+		{proto.IWlSurface, proto.OpWlSurfaceCommit}:                                               commit,
+		{proto.IWlSurface, proto.OpWlSurfaceDestroy}:                                              destroySurface,
+		{proto.IWlShm, proto.OpWlShmCreatePool}:                                                   createPool,
+		{proto.IWlShmPool, proto.OpWlShmPoolCreateBuffer}:                                         poolCreateBuffer,
+		{proto.IWlShmPool, proto.OpWlShmPoolDestroy}:                                              destroyPool,
+		{proto.IWlBuffer, proto.OpWlBufferDestroy}:                                                destroyBuffer,
+		{proto.IXdgWmBase, proto.OpXdgWmBaseGetXdgSurface}:                                        getXdgSurface,
+		{proto.IXdgWmBase, proto.OpXdgWmBasePong}:                                                 pong,
+		{proto.IXdgSurface, proto.OpXdgSurfaceGetToplevel}:                                        getToplevel,
+		{proto.IXdgSurface, proto.OpXdgSurfaceAckConfigure}:                                       ackConfigure,
+		{proto.IXdgSurface, proto.OpXdgSurfaceSetWindowGeometry}:                                  setGeometry,
+		{proto.IXdgToplevel, proto.OpXdgToplevelSetTitle}:                                         setTitle,
+		{proto.IXdgToplevel, proto.OpXdgToplevelSetAppId}:                                         setAppID,
+		{proto.IXdgToplevel, proto.OpXdgToplevelSetMinSize}:                                       setMin,
+		{proto.IXdgToplevel, proto.OpXdgToplevelSetMaxSize}:                                       setMax,
+		{proto.IXdgToplevel, proto.OpXdgToplevelDestroy}:                                          destroyToplevel,
+		{proto.IWlSubcompositor, proto.OpWlSubcompositorGetSubsurface}:                            getSubsurface,
+		{proto.IWlSubsurface, proto.OpWlSubsurfaceSetPosition}:                                    setPosition,
+		{proto.IWpViewporter, proto.OpWpViewporterGetViewport}:                                    getViewport,
+		{proto.IWpViewport, proto.OpWpViewportSetSource}:                                          setSource,
+		{proto.IZwpLinuxDmabufV1, proto.OpZwpLinuxDmabufV1CreateParams}:                           createParams,
+		{proto.IZwpLinuxDmabufV1, proto.OpZwpLinuxDmabufV1GetDefaultFeedback}:                     defaultFeedback,
+		{proto.IZwpLinuxBufferParamsV1, proto.OpZwpLinuxBufferParamsV1Add}:                        paramsAdd,
+		{proto.IZwpLinuxBufferParamsV1, proto.OpZwpLinuxBufferParamsV1Create}:                     paramsCreate,
+		{proto.IZwpLinuxBufferParamsV1, proto.OpZwpLinuxBufferParamsV1Destroy}:                    paramsDestroy,
+		{proto.IWpViewport, proto.OpWpViewportSetDestination}:                                     setDestination,
+		{proto.IWlSurface, proto.OpWlSurfaceSetBufferScale}:                                       setBufferScale,
+		{proto.IXdgToplevel, proto.OpXdgToplevelSetFullscreen}:                                    setFullscreen,
+		{proto.IWlSubsurface, proto.OpWlSubsurfacePlaceBelow}:                                     placeBelow,
+		{proto.IWpFractionalScaleManagerV1, proto.OpWpFractionalScaleManagerV1GetFractionalScale}: getFractional,
+		{proto.IWlSeat, proto.OpWlSeatGetKeyboard}:                                                getKeyboard,
+		{proto.IWlSeat, proto.OpWlSeatGetTouch}:                                                   getTouch,
+		{proto.IWlSeat, proto.OpWlSeatGetPointer}:                                                 getPointer,
+		{proto.IWlPointer, proto.OpWlPointerSetCursor}:                                            setCursor,
+		{proto.IZxdgDecorationManagerV1, proto.OpZxdgDecorationManagerV1GetToplevelDecoration}:    getDecoration,
 	}
 }
 
@@ -77,7 +86,7 @@ type global struct {
 }
 
 func (c *Compositor) globals() []global {
-	out := []global{{proto.IWlCompositor, 6}, {proto.IWlSubcompositor, 1}, {proto.IWlShm, 1}}
+	out := []global{{proto.IWlCompositor, or(c.cfg.Compositor, 6)}, {proto.IWlSubcompositor, 1}, {proto.IWlShm, 1}}
 	if !c.cfg.NoXdgShell {
 		out = append(out, global{proto.IXdgWmBase, 6})
 	}
@@ -88,7 +97,13 @@ func (c *Compositor) globals() []global {
 		out = append(out, global{proto.IZwpLinuxDmabufV1, c.cfg.DMABuf})
 	}
 	if c.cfg.Seat {
-		out = append(out, global{proto.IWlSeat, 7})
+		out = append(out, global{proto.IWlSeat, or(c.cfg.SeatVersion, 7)})
+	}
+	if c.cfg.Fractional != 0 {
+		out = append(out, global{proto.IWpFractionalScaleManagerV1, 1})
+	}
+	if c.cfg.Scale != 0 {
+		out = append(out, global{proto.IWlOutput, 4})
 	}
 	if c.cfg.Decorations {
 		out = append(out, global{proto.IZxdgDecorationManagerV1, 1})
@@ -130,7 +145,11 @@ func bind(cl *client, _ *object, m wire.Message) error {
 		cl.dmabuf = a.Id
 		cl.sendModifiers(a.Version)
 	case proto.IWlSeat:
-		proto.WlSeat(a.Id).SendCapabilities(cl.out(), proto.WlSeatCapabilityPointer)
+		proto.WlSeat(a.Id).SendCapabilities(cl.out(), cl.c.cfg.Devices|proto.WlSeatCapabilityPointer)
+	case proto.IWlOutput:
+		cl.output = proto.WlOutput(a.Id)
+		cl.output.SendScale(cl.out(), cl.c.cfg.Scale)
+		cl.output.SendDone(cl.out())
 	}
 	return nil
 }
@@ -151,6 +170,37 @@ func getPointer(cl *client, _ *object, m wire.Message) error {
 	}
 	cl.pointer = wire.ID(a.Id)
 	return nil
+}
+
+func getKeyboard(cl *client, _ *object, m wire.Message) error {
+	var a proto.WlSeatGetKeyboardRequest
+	if err := a.Decode(m); err != nil {
+		return err
+	}
+	cl.keyboard = a.Id
+	raw, err := unix.MemfdCreate("keymap", unix.MFD_CLOEXEC)
+	if err != nil {
+		return err
+	}
+	a.Id.SendKeymap(cl.out(), proto.WlKeyboardKeymapFormatXkbV1, dmabuf.NewFD(raw, "keymap"), 0)
+	return nil
+}
+
+func getTouch(cl *client, _ *object, m wire.Message) error {
+	var a proto.WlSeatGetTouchRequest
+	if err := a.Decode(m); err != nil {
+		return err
+	}
+	cl.touch = a.Id
+	return nil
+}
+
+// or returns v, or other if v is 0.
+func or(v, other uint32) uint32 {
+	if v == 0 {
+		return other
+	}
+	return v
 }
 
 func setCursor(cl *client, _ *object, m wire.Message) error {

@@ -1,6 +1,7 @@
 package waylandtest
 
 import (
+	"encoding/binary"
 	"fmt"
 	"slices"
 
@@ -27,6 +28,9 @@ type surface struct {
 	children []*surface
 	cached   *Commit
 	x, y     int32
+	below    bool
+
+	fractional proto.WpFractionalScaleV1
 }
 
 func of(cl *client, id wire.ID) *surface { return cl.objects[id].data.(*surface) }
@@ -39,6 +43,7 @@ func createSurface(cl *client, _ *object, m wire.Message) error {
 	s := &surface{id: wire.ID(a.Id)}
 	s.pending.Surface = uint32(a.Id)
 	s.pending.Source = [4]float64{-1, -1, -1, -1}
+	s.pending.Dest, s.pending.Scale = [2]int32{-1, -1}, 1
 	cl.objects[s.id].data = s
 	return nil
 }
@@ -120,7 +125,7 @@ func commit(cl *client, o *object, _ wire.Message) error {
 			child.cached = nil
 		}
 		if child.now.Buffer != nil {
-			k.Children = append(k.Children, Child{child.x, child.y, child.now.Buffer, child.now.Source, child.now.Pixel})
+			k.Children = append(k.Children, Child{child.x, child.y, child.now.Buffer, child.now.Source, child.now.Dest, child.below, child.now.Pixel})
 		}
 	}
 	cl.c.mu.Lock()
@@ -128,6 +133,7 @@ func commit(cl *client, o *object, _ wire.Message) error {
 	cl.c.mu.Unlock()
 	if s.toplevel != 0 && !s.asked {
 		s.asked = true
+		cl.sendScale(s)
 		if !cl.c.cfg.HoldConfigure {
 			cl.configure(s)
 		}
@@ -170,6 +176,9 @@ func (cl *client) checkCommit(s *surface, k *Commit) error {
 		if d.Intersect(bounds) != d || d.Empty() {
 			return fmt.Errorf("damage %v lies outside the buffer of %dx%d", d, k.Buffer.W, k.Buffer.H)
 		}
+	}
+	if k.Buffer.W%k.Scale != 0 || k.Buffer.H%k.Scale != 0 {
+		return fmt.Errorf("buffer of %dx%d with scale %d", k.Buffer.W, k.Buffer.H, k.Scale)
 	}
 	if k.Source[2] >= 0 && (k.Source[0]+k.Source[2] > float64(k.Buffer.W) || k.Source[1]+k.Source[3] > float64(k.Buffer.H)) {
 		return fmt.Errorf("viewport source %v lies outside the buffer of %dx%d", k.Source, k.Buffer.W, k.Buffer.H)
@@ -239,10 +248,16 @@ func getToplevel(cl *client, o *object, m wire.Message) error {
 	return nil
 }
 
-func (cl *client) configure(s *surface) {
+func (cl *client) configure(s *surface) { cl.configureSize(s, 0, 0) }
+
+func (cl *client) configureSize(s *surface, w, h int32, states ...proto.XdgToplevelState) {
 	cl.serial++
 	s.serial = cl.serial
-	proto.XdgToplevel(s.toplevel).SendConfigure(cl.out(), 0, 0, nil)
+	var list []byte
+	for _, state := range states {
+		list = binary.LittleEndian.AppendUint32(list, uint32(state))
+	}
+	proto.XdgToplevel(s.toplevel).SendConfigure(cl.out(), w, h, list)
 	proto.XdgSurface(s.xdg).SendConfigure(cl.out(), s.serial)
 }
 
@@ -264,7 +279,10 @@ func setGeometry(_ *client, o *object, m wire.Message) error {
 	if err := a.Decode(m); err != nil {
 		return err
 	}
-	o.data.(role).s.pending.Geometry = rect(a.X, a.Y, a.Width, a.Height)
+	if a.Width <= 0 || a.Height <= 0 {
+		return fmt.Errorf("geometry of %dx%d", a.Width, a.Height)
+	}
+	o.data.(role).s.pending.Geometry = Geometry{a.X, a.Y, a.Width, a.Height}
 	return nil
 }
 
@@ -364,4 +382,72 @@ func setSource(_ *client, o *object, m wire.Message) error {
 	}
 	o.data.(role).s.pending.Source = [4]float64{a.X.Float(), a.Y.Float(), a.Width.Float(), a.Height.Float()}
 	return nil
+}
+
+func setDestination(_ *client, o *object, m wire.Message) error {
+	var a proto.WpViewportSetDestinationRequest
+	if err := a.Decode(m); err != nil {
+		return err
+	}
+	if unset := a.Width == -1 && a.Height == -1; !unset && (a.Width <= 0 || a.Height <= 0) {
+		return fmt.Errorf("destination of %dx%d", a.Width, a.Height)
+	}
+	o.data.(role).s.pending.Dest = [2]int32{a.Width, a.Height}
+	return nil
+}
+
+func setBufferScale(_ *client, o *object, m wire.Message) error {
+	var a proto.WlSurfaceSetBufferScaleRequest
+	if err := a.Decode(m); err != nil {
+		return err
+	}
+	if a.Scale < 1 {
+		return fmt.Errorf("buffer scale %d", a.Scale)
+	}
+	o.data.(*surface).pending.Scale = a.Scale
+	return nil
+}
+
+func setFullscreen(_ *client, o *object, _ wire.Message) error {
+	o.data.(role).s.pending.Full = true
+	return nil
+}
+
+func placeBelow(_ *client, o *object, m wire.Message) error {
+	var a proto.WlSubsurfacePlaceBelowRequest
+	if err := a.Decode(m); err != nil {
+		return err
+	}
+	s := o.data.(role).s
+	if wire.ID(a.Sibling) != s.parent.id {
+		return fmt.Errorf("surface %d is not the parent", a.Sibling)
+	}
+	s.below = true
+	return nil
+}
+
+func getFractional(cl *client, _ *object, m wire.Message) error {
+	var a proto.WpFractionalScaleManagerV1GetFractionalScaleRequest
+	if err := a.Decode(m); err != nil {
+		return err
+	}
+	of(cl, wire.ID(a.Surface)).fractional = a.Id
+	a.Id.SendPreferredScale(cl.out(), cl.c.cfg.Fractional)
+	return nil
+}
+
+// sendScale tells a surface its scale by every means that it has but the output,
+// which tells it by itself.
+func (cl *client) sendScale(s *surface) {
+	if s.fractional != 0 {
+		s.fractional.SendPreferredScale(cl.out(), cl.c.cfg.Fractional)
+	}
+	if scale := cl.c.cfg.Scale; scale != 0 {
+		if cl.objects[s.id].version >= 6 {
+			proto.WlSurface(s.id).SendPreferredBufferScale(cl.out(), scale)
+		}
+		if cl.output != 0 {
+			proto.WlSurface(s.id).SendEnter(cl.out(), cl.output)
+		}
+	}
 }
