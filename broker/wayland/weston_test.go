@@ -5,7 +5,6 @@ import (
 	"image/color"
 	"os"
 	"path/filepath"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -24,18 +23,19 @@ const (
 	headH = 200
 )
 
-// events counts what the sink tells the broker.
-type events struct{ refreshes atomic.Int64 }
-
-func (e *events) ModeChanged(int)   {}
-func (e *events) Refresh()          { e.refreshes.Add(1) }
-func (e *events) Shown(int, uint64) {}
-func (e *events) Closed(int)        {}
-
 func newSink(t *testing.T, socket string, ev display.Events) *wayland.Sink {
 	t.Helper()
-	s, err := wayland.NewSink(wayland.Config{Display: socket, Title: "test", Log: zaptest.NewLogger(t), Events: ev,
-		Modes: []display.Mode{{Enabled: true, W: headW, H: headH}}})
+	return openSink(t, wayland.Config{Display: socket, Events: ev})
+}
+
+// openSink makes a sink with one head of headW x headH unless cfg has others.
+func openSink(t *testing.T, cfg wayland.Config) *wayland.Sink {
+	t.Helper()
+	cfg.Title, cfg.Log = "test", zaptest.NewLogger(t)
+	if cfg.Modes == nil {
+		cfg.Modes = []display.Mode{{Enabled: true, W: headW, H: headH}}
+	}
+	s, err := wayland.NewSink(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
