@@ -170,6 +170,9 @@ func (win *window) layout() placement {
 // surface's size changed.
 func (win *window) arrange() (resized bool) {
 	p, old := win.layout(), win.placed
+	if win.viewport != 0 {
+		win.setDestination(p) // a picture of another size may have the same place
+	}
 	if p == old && win.limits == win.sizeLimits(p) {
 		return false
 	}
@@ -182,9 +185,6 @@ func (win *window) arrange() (resized bool) {
 	}
 	if p.bufferScale != old.bufferScale {
 		win.surface.SetBufferScale(out, int32(p.bufferScale))
-	}
-	if win.viewport != 0 {
-		win.setDestination(p)
 	}
 	win.updateBars(p)
 	// Without this the cursor's sub-surface would count as part of the window.
