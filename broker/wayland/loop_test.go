@@ -39,7 +39,9 @@ func newByHand(t testing.TB) *byHand {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &Sink{cfg: Config{Title: "test"}, log: zap.NewNop(), wake: dmabuf.NewFD(wake, "wake"), first: make(chan error, 1)}
+	s := &Sink{cfg: Config{Title: "test", Events: &counter{}, Input: &counter{}}, log: zap.NewNop(), wake: dmabuf.NewFD(wake, "wake"), first: make(chan error, 1),
+		modes: []display.Mode{{Enabled: true, W: 64, H: 64}}}
+	s.resizable.Store(true)
 	h := &byHand{t: t, s: s, l: newLoop(s), peer: ends[1]}
 	h.l.sess = newSession(h.l, ends[0])
 	return h
@@ -103,8 +105,12 @@ func (h *byHand) ready() {
 	h.t.Helper()
 	out, se := &h.peer.Out, h.l.sess
 	h.mustTurn()
-	for i, name := range []string{"wl_compositor", "wl_shm", "xdg_wm_base", "wl_subcompositor", "wp_viewporter", "zwp_linux_dmabuf_v1", "wl_seat"} {
-		se.registry.SendGlobal(out, uint32(i+1), name, 4)
+	for i, name := range []string{"wl_compositor", "wl_shm", "xdg_wm_base", "wl_subcompositor", "wp_viewporter", "zwp_linux_dmabuf_v1", "wl_seat", "wp_fractional_scale_manager_v1"} {
+		version := uint32(4)
+		if name == "wl_seat" {
+			version = seatMaximum
+		}
+		se.registry.SendGlobal(out, uint32(i+1), name, version)
 	}
 	h.done(se.sync)
 	h.send()
@@ -112,6 +118,9 @@ func (h *byHand) ready() {
 	se.shm.SendFormat(out, proto.WlShmFormatXrgb8888)
 	se.shm.SendFormat(out, proto.WlShmFormatArgb8888)
 	h.done(se.sync)
+	for _, st := range se.seats {
+		st.wl.SendCapabilities(out, proto.WlSeatCapabilityPointer|proto.WlSeatCapabilityKeyboard|proto.WlSeatCapabilityTouch)
+	}
 	h.send()
 	h.mustTurn()
 	h.swallow()
@@ -163,6 +172,7 @@ func TestSteadyStateAllocatesNothing(t *testing.T) {
 	n := uint32(0)
 	cycle := func() {
 		n++
+		f.Serial++
 		old := win.current
 		f.Buffer = bufs[n%2]
 		h.s.Present(&f)
@@ -171,6 +181,7 @@ func TestSteadyStateAllocatesNothing(t *testing.T) {
 		}
 		h.s.MoveCursor(0, int32(n%64), int32(n%64))
 		h.done(win.callback)
+		h.userDoes(win, n)
 		h.send()
 		h.mustTurn()
 		h.swallow()
@@ -197,10 +208,56 @@ func TestSteadyStateAllocatesNothing(t *testing.T) {
 	if got := h.s.stats.FramesShm.Load() - frames; got != 501 {
 		t.Errorf("%d frames committed, want 501", got)
 	}
+	heard := h.s.cfg.Input.(*counter)
+	if heard.pointers < 500 || heard.keys < 500 || heard.buttons < 500 || heard.scrolls < 500 || heard.touches < 500 || heard.frames < 1500 {
+		t.Errorf("the guest heard %+v", *heard)
+	}
+	if n := h.s.cfg.Events.(*counter).shown; n < 500 || !h.s.Paces(0) {
+		t.Errorf("%d frames reported", n)
+	}
 	if h.s.stats.Latency.Count() == 0 {
 		t.Error("no latency was counted")
 	}
 }
+
+// userDoes moves and presses everything, and drags the window to and fro.
+func (h *byHand) userDoes(win *window, n uint32) {
+	out := &h.peer.Out
+	for _, st := range h.l.sess.seats {
+		if n == 1 {
+			st.pointer.wl.SendEnter(out, 1, win.surface, 0, 0)
+			st.keyboard.wl.SendEnter(out, 1, win.surface, nil)
+		}
+		at := wire.FixedInt(int32(n % 64))
+		st.pointer.wl.SendMotion(out, 1, at, at)
+		st.pointer.wl.SendButton(out, 1, 1, 0x110, proto.WlPointerButtonState(n%2))
+		st.pointer.wl.SendAxisValue120(out, 0, 120)
+		st.pointer.wl.SendFrame(out)
+		st.keyboard.wl.SendKey(out, 1, 1, 30, proto.WlKeyboardKeyState(n%2))
+		if n%2 == 1 {
+			st.touch.wl.SendDown(out, 1, 1, win.surface, 5, at, at)
+		} else {
+			st.touch.wl.SendUp(out, 1, 1, 5)
+		}
+		st.touch.wl.SendFrame(out)
+	}
+	win.toplevel.SendConfigure(out, int32(100+n%8), 100, nil)
+	win.xdg.SendConfigure(out, n)
+}
+
+// counter counts what it is told.
+type counter struct{ keys, pointers, buttons, scrolls, touches, frames, shown int }
+
+func (c *counter) Key(int, uint16, bool)                  { c.keys++ }
+func (c *counter) Pointer(int, uint16, uint16)            { c.pointers++ }
+func (c *counter) Button(int, uint16, bool)               { c.buttons++ }
+func (c *counter) Scroll(int, int32, int32)               { c.scrolls++ }
+func (c *counter) Touch(int, uint8, uint16, uint16, bool) { c.touches++ }
+func (c *counter) Frame(int)                              { c.frames++ }
+func (c *counter) Shown(int, uint64)                      { c.shown++ }
+func (c *counter) ModeChanged(int)                        {}
+func (c *counter) Closed(int)                             {}
+func (c *counter) Refresh()                               {}
 
 func BenchmarkPresent(b *testing.B) {
 	h := newByHand(b)
