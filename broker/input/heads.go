@@ -16,7 +16,7 @@ type heads struct {
 }
 
 type layout struct {
-	off, w, h    [display.MaxHeads]uint64 // pixels
+	off, w, h     [display.MaxHeads]uint64 // pixels
 	width, height uint64                   // of the whole; never 0
 }
 
