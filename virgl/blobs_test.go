@@ -1,6 +1,7 @@
 package virgl
 
 import (
+	"bytes"
 	"errors"
 	"testing"
 
@@ -46,6 +47,49 @@ func TestBlobTexture(t *testing.T) {
 			t.Errorf("the blob id again: %v, want EINVAL", err)
 		}
 		r.UnrefResource(5)
+	})
+}
+
+// TestBlobShared: a texture with guest pages takes what is written to them, and
+// gives it back.
+func TestBlobShared(t *testing.T) {
+	onThread(t, nil, func(r *renderer) {
+		const w, h = 16, 8
+		g := newGuest(t, r, 1)
+		g.b.PipeResourceCreate(virglcmd.BlobResource{
+			Target: virglcmd.TargetTexture2D, Format: virglcmd.FormatB8G8R8A8,
+			Bind: virglcmd.BindRenderTarget | virglcmd.BindSamplerView, Width: w, Height: h, BlobID: 3,
+		})
+		g.submit()
+		mem := make([]byte, w*h*4)
+		for i := range mem {
+			mem[i] = byte(i * 7)
+		}
+		want := bytes.Clone(mem)
+		a := BlobArgs{ID: 9, Ctx: 1, Mem: testMemHost3DGuest, BlobID: 3, Size: w * h * 4}
+		if err := r.CreateBlob(&a, [][]byte{mem[:100], mem[100:]}); err != nil {
+			t.Fatal(err)
+		}
+		r.AttachResource(1, 9)
+		all := Transfer{Resource: 9, Ctx: 1, Box: Box{W: w, H: h, D: 1}}
+		if err := r.TransferToHost(&all); err != nil {
+			t.Fatal(err)
+		}
+		if got := g.read(9, w, h, 4); !bytes.Equal(got, want) {
+			t.Errorf("texture % x…, want % x…", got[:8], want[:8])
+		}
+		clear(mem)
+		if err := r.TransferFromHost(&all); err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(mem, want) {
+			t.Errorf("pages % x…, want % x…", mem[:8], want[:8])
+		}
+		all.Box.W = w + 1
+		if err := r.TransferToHost(&all); !errors.Is(err, ErrInvalid) {
+			t.Errorf("box outside: %v, want ErrInvalid", err)
+		}
+		r.UnrefResource(9)
 	})
 }
 

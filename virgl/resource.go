@@ -111,7 +111,8 @@ func (r *renderer) TransferToHost(t *Transfer) error {
 		return resErr("transfer to", t.Resource, err)
 	}
 	r.leave(t.Ctx)
-	rc := r.transfer(r.lib.transferWriteIOV, t, 0, 0)
+	iov, n := r.resources[t.Resource].blobPages()
+	rc := r.transfer(r.lib.transferWriteIOV, t, iov, n)
 	r.worked(t.Ctx)
 	if rc != 0 {
 		return resErr("transfer to", t.Resource, result(rc))
@@ -127,10 +128,20 @@ func (r *renderer) TransferFromHost(t *Transfer) error {
 		return resErr("transfer from", t.Resource, err)
 	}
 	r.leave(t.Ctx)
-	if rc := r.transfer(r.lib.transferReadIOV, t, 0, 0); rc != 0 {
+	iov, n := r.resources[t.Resource].blobPages()
+	if rc := r.transfer(r.lib.transferReadIOV, t, iov, n); rc != 0 {
 		return resErr("transfer from", t.Resource, result(rc))
 	}
 	return nil
+}
+
+// blobPages is what a transfer of a blob has to name: the library remembers the
+// pages that a blob was made with, but does not look there (up to 1.3).
+func (e *resource) blobPages() (iov, n uintptr) {
+	if e.blob == 0 {
+		return 0, 0
+	}
+	return e.iov, uintptr(len(e.segs))
 }
 
 // transfer calls virgl_renderer_transfer_read_iov or _write_iov, whose arguments
