@@ -289,10 +289,17 @@ func (d *Device) blobBuffer(p *picture) (*dmabuf.Buffer, error) {
 	b := p.res.blob
 	if b.drawn {
 		buf, err := d.rend.Export(p.res.id)
-		if err == nil {
-			d.stats.Exports.Add(1)
+		if err != nil {
+			return nil, err
 		}
-		return buf, err
+		d.stats.Exports.Add(1)
+		if buf.Width != p.layout.w || buf.Height != p.layout.h {
+			err = fmt.Errorf("%w: the renderer has %dx%d pixels, the guest says %dx%d", virtiogpu.ErrInvalidParameter,
+				buf.Width, buf.Height, p.layout.w, p.layout.h)
+			buf.Release()
+			return nil, err
+		}
+		return buf, nil
 	}
 	why := d.blobPages(p.res)
 	if why == nil && !d.sink.Accepts(p.layout.fourcc, dmabuf.ModLinear) {

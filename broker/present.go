@@ -145,7 +145,8 @@ func (d *Device) copyInto(p *picture, dst *dmabuf.Buffer, rect display.Rect) err
 		return d.copyBlob(&c, p, rect, dst.Fourcc)
 	}
 	bytes := uint64(rect.W) * uint64(rect.H) * 4
-	if res.fourcc.Opaque() == dst.Fourcc.Opaque() {
+	fourcc := p.layout.fourcc
+	if fourcc.Opaque() == dst.Fourcc.Opaque() {
 		at := uint64(rect.Y)*uint64(stride) + uint64(rect.X)*4
 		return d.meter.Fill(bytes, func() error {
 			return d.rend.ReadPixels(res.id, rect.X, rect.Y, rect.W, rect.H, stride, dst.Mem[at:])
@@ -158,7 +159,7 @@ func (d *Device) copyInto(p *picture, dst *dmabuf.Buffer, rect display.Rect) err
 	}
 	d.seg[0] = pixels
 	c.Src, c.SrcStride = d.seg[:], rect.W*4
-	if c.Convert, err = shmfallback.ConvertFor(res.fourcc, dst.Fourcc); err != nil {
+	if c.Convert, err = shmfallback.ConvertFor(fourcc, dst.Fourcc); err != nil {
 		return err
 	}
 	return d.meter.CopyRect(&c)
