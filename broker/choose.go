@@ -99,8 +99,8 @@ func openGBM(node string, log *zap.Logger) *gbm.Device {
 }
 
 // openSink makes the display that the configuration asks for. setSocket, if not
-// nil, takes QEMU's display socket.
-func openSink(cfg *Config, ev display.Events) (s display.Sink, setSocket func(*dmabuf.FD), err error) {
+// nil, takes QEMU's display socket; in, if not nil, what is done in the windows.
+func openSink(cfg *Config, ev display.Events, in display.Input) (s display.Sink, setSocket func(*dmabuf.FD), err error) {
 	switch cfg.Display {
 	case "headless":
 		return headless.New(cfg.Mode), nil, nil
@@ -108,13 +108,13 @@ func openSink(cfg *Config, ev display.Events) (s display.Sink, setSocket func(*d
 		q := openQEMU(cfg, ev)
 		return q, q.Attach, nil
 	case "wayland":
-		w, err := openWayland(cfg, ev)
+		w, err := openWayland(cfg, ev, in)
 		if err != nil {
 			return nil, nil, err
 		}
 		return w, nil, nil
 	case "auto":
-		w, err := openWayland(cfg, ev)
+		w, err := openWayland(cfg, ev, in)
 		if err == nil {
 			return w, nil, nil
 		}
@@ -125,10 +125,10 @@ func openSink(cfg *Config, ev display.Events) (s display.Sink, setSocket func(*d
 	return nil, nil, fmt.Errorf("broker: --display %q: want wayland, qemu, headless or auto", cfg.Display)
 }
 
-func openWayland(cfg *Config, ev display.Events) (*wayland.Sink, error) {
+func openWayland(cfg *Config, ev display.Events, in display.Input) (*wayland.Sink, error) {
 	return wayland.NewSink(wayland.Config{
 		Display: cfg.WaylandDisplay, Title: cfg.Title, AppID: "gpubroker",
-		Modes: []display.Mode{cfg.Mode}, Log: cfg.Log.Named("wayland"), Events: ev,
+		Modes: []display.Mode{cfg.Mode}, Log: cfg.Log.Named("wayland"), Events: ev, Input: in,
 	})
 }
 

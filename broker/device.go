@@ -8,6 +8,7 @@ import (
 
 	"github.com/gpubroker/gpubroker/broker/display"
 	"github.com/gpubroker/gpubroker/broker/guestmem"
+	"github.com/gpubroker/gpubroker/broker/input"
 	"github.com/gpubroker/gpubroker/broker/vhostuser"
 	"github.com/gpubroker/gpubroker/broker/virtiogpu"
 	"github.com/gpubroker/gpubroker/broker/virtq"
@@ -41,7 +42,10 @@ type DeviceConfig struct {
 	HostMem uint64
 	// Heads is the number of scanouts that the guest gets, 1 to display.MaxHeads.
 	Heads int
-	Log   *zap.Logger
+	// HeadSizes, if set, hears of the sizes of the heads' pictures when one changes.
+	// Called on the render thread; it returns at once.
+	HeadSizes func([]input.Size)
+	Log       *zap.Logger
 }
 
 // FenceRelay stands between the renderer, which needs its fence function before

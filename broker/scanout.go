@@ -62,10 +62,14 @@ func (d *Device) setPicture(head int, p *picture, rect display.Rect) {
 	if s.pic == p && s.rect == rect {
 		return
 	}
+	resized := s.pic == nil || s.rect.W != rect.W || s.rect.H != rect.H
 	d.unlink(head)
 	s.pic, s.rect, s.waiting, s.damage = p, rect, false, display.Rect{}
 	p.heads |= 1 << head
 	p.res.heads |= 1 << head
+	if resized {
+		d.headsResized()
+	}
 }
 
 // unlink takes the head's picture away; nothing is shown differently yet.
@@ -87,6 +91,7 @@ func (d *Device) disableHead(head int) {
 	*s = scanout{serial: s.serial, presented: s.serial, shown: s.serial}
 	d.frameShown(head, s.serial)
 	d.sink.Disable(head)
+	d.headsResized()
 }
 
 // monotonic returns CLOCK_MONOTONIC in nanoseconds.

@@ -8,6 +8,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/gpubroker/gpubroker/broker/display"
+	"github.com/gpubroker/gpubroker/broker/input"
 	"github.com/gpubroker/gpubroker/broker/qemudisplay"
 	"github.com/gpubroker/gpubroker/broker/vhostuser"
 	"github.com/gpubroker/gpubroker/broker/virtiogpu"
@@ -34,6 +35,12 @@ type Config struct {
 	Mode           display.Mode
 	HostMem        uint64 // bytes of host-visible window for blobs, a power of two; 0: none
 
+	// InputSocket and TouchSocket are the paths to listen on for the front-ends of
+	// the guest's keyboard and pointer, and of its touch screen (package input);
+	// empty: none. What is done in the display's windows goes there.
+	InputSocket string
+	TouchSocket string
+
 	Control string // path of the control socket; empty: none
 	Version string
 	Log     *zap.Logger
@@ -50,6 +57,7 @@ type Server struct {
 	dev     *Device
 	ln      *vhostuser.Listener
 	control *Control
+	input   *input.Server   // nil if nobody asked for it
 	udmabuf *dmabuf.UDMABuf // nil where the host has none
 	gbm     *gbm.Device     // nil where there is no GPU; render thread only
 }
@@ -77,6 +85,9 @@ func NewServer(cfg Config) (_ *Server, err error) {
 			return nil, err
 		}
 	}
+	if err = s.listenInput(); err != nil {
+		return nil, err
+	}
 	if s.loop, err = NewLoop(); err != nil {
 		return nil, err
 	}
@@ -89,13 +100,19 @@ func NewServer(cfg Config) (_ *Server, err error) {
 		zap.Bool("gl", info.GL), zap.Bool("dmabuf_export", info.DMABufExport))
 	s.events = NewSinkEvents(s.loop)
 	var setSocket func(*dmabuf.FD)
-	if s.sink, setSocket, err = openSink(&cfg, s.events); err != nil {
+	if s.sink, setSocket, err = openSink(&cfg, s.events, s.displayInput()); err != nil {
 		return nil, err
 	}
 	s.log.Info("display", zap.String("sink", s.sink.Name()))
 	dc := DeviceConfig{
 		Loop: s.loop, Renderer: s.rend, Fences: relay, Sink: s.sink, SetDisplaySocket: setSocket,
 		Heads: cfg.Heads, HostMem: cfg.HostMem, Log: s.log,
+	}
+	if s.input != nil {
+		dc.HeadSizes = s.input.SetHeads
+		if s.sink.Name() != "wayland" {
+			s.log.Warn("the guest has input devices, but only a Wayland display moves them", zap.String("sink", s.sink.Name()))
+		}
 	}
 	if s.udmabuf, err = dmabuf.OpenUDMABuf(); err != nil {
 		s.log.Info("guest pages cannot become dma-bufs; blobs that the guest draws are copied once", zap.Error(err))
@@ -126,6 +143,15 @@ func (s *Server) Status(table bool) Status {
 
 // Run serves front-ends until ctx ends; with Config.FD only the one there.
 func (s *Server) Run(ctx context.Context) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	input := s.runInput(ctx)
+	err := s.runGPU(ctx)
+	stop()
+	return errors.Join(err, <-input)
+}
+
+func (s *Server) runGPU(ctx context.Context) error {
 	vc := vhostuser.Config{Device: s.dev, Executor: s.loop, Log: s.log.Named("vhost-user")}
 	if s.cfg.HostMem > 0 {
 		vc.Shmem = &vhostuser.ShmemConfig{}
@@ -168,6 +194,9 @@ func (s *Server) Close() Status {
 	}
 	if s.sink != nil {
 		_ = s.sink.Close()
+	}
+	if s.input != nil {
+		_ = s.input.Close()
 	}
 	if s.udmabuf != nil {
 		_ = s.udmabuf.Close()

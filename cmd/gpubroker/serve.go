@@ -25,6 +25,7 @@ type serveOptions struct {
 	heads                   int
 	hostmem, qemuDMABuf     string
 	control                 string
+	input, touch            string
 	logLevel, logFormat     string
 	logs                    io.Writer
 }
@@ -42,6 +43,8 @@ func (o *serveOptions) register(f *pflag.FlagSet) {
 	f.IntVar(&o.heads, "heads", 1, "number `N` of scanouts, 1 to 16")
 	f.StringVar(&o.hostmem, "hostmem", "1G", "window `SIZE` for blobs that the guest maps, a power of two (0: none); needs QEMU 11.1")
 	f.StringVar(&o.qemuDMABuf, "qemu-dmabuf", "auto", "dma-bufs to QEMU's display: on, off (for -display none), or auto (QEMU 8.2 and later), `WHEN`")
+	f.StringVar(&o.input, "input-socket", "", "be the guest's keyboard and pointer on the unix socket `PATH`, from the Wayland windows")
+	f.StringVar(&o.touch, "touch-socket", "", "be the guest's touch screen on the unix socket `PATH`")
 	f.StringVar(&o.control, "control", "", "answer status requests on the unix socket `PATH`")
 	f.StringVar(&o.logLevel, "log-level", "info", "`LEVEL` of the log: debug, info, warn or error")
 	f.StringVar(&o.logFormat, "log-format", "console", "`FORMAT` of the log: console or json")
@@ -59,7 +62,11 @@ Who shows the guest's screen (--display):
   wayland   a window per scanout in the compositor that $WAYLAND_DISPLAY names
   qemu      QEMU's own display (needs -device vhost-user-gpu-pci or vhost-user-vga)
   headless  nobody; frames are counted
-  auto      wayland if a compositor answers, else qemu`,
+  auto      wayland if a compositor answers, else qemu
+
+What you do in a Wayland window reaches the guest through input devices with sockets
+of their own (--input-socket: keyboard, pointer and wheel; --touch-socket: fingers):
+  -chardev socket,id=input,path=PATH -device vhost-user-input-pci,chardev=input`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return serve(cmd.Context(), o) },
 	}
@@ -72,6 +79,7 @@ func (o *serveOptions) config() (broker.Config, error) {
 	c := broker.Config{
 		Socket: o.socket, RenderNode: o.node, Display: o.display, WaylandDisplay: o.wayland,
 		Title: o.title, Heads: o.heads, Control: o.control, Version: version(),
+		InputSocket: o.input, TouchSocket: o.touch,
 	}
 	bad := func(format string, args ...any) (broker.Config, error) {
 		return c, usageError{fmt.Errorf(format, args...)}
