@@ -126,7 +126,7 @@ func (d *Device) status(table bool) Status {
 		s.Tiers[t.String()] = d.stats.Tiers[t].Load()
 	}
 	s.CursorBytes = d.cursorMeter.Bytes()
-	s.Window = WindowStatus{Size: d.window.size, Used: d.window.used(), Placements: len(d.window.placed)}
+	s.Window = WindowStatus{Size: d.window.size, Used: d.window.used(), Placements: d.window.count()}
 	for _, c := range d.info.Capsets {
 		s.Renderer.Capsets = append(s.Renderer.Capsets, c.ID)
 	}

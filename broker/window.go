@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -20,12 +21,18 @@ type placement struct {
 	// lost says that the front-end has it mapped although the guest was told
 	// otherwise (the device stopped in between): it goes at the next start.
 	lost bool
+	// refused says that the front-end did not map it.
+	refused bool
 }
 
 // window is the host-visible window. Render thread only.
 type window struct {
 	size   uint64       // bytes, 0: there is none
 	placed []*placement // by offset
+	// leaving are those that the front-end was asked to unmap. Their space is free
+	// at once, because requests are carried out in order: guests use it again as
+	// soon as RESOURCE_UNREF is answered (Linux), which may be before the unmapping.
+	leaving []*placement
 }
 
 const pageMask = 4095
@@ -38,7 +45,7 @@ func (w *window) place(offset, size uint64) (*placement, error) {
 	if offset > w.size || size > w.size-offset {
 		return nil, fmt.Errorf("%w: %d bytes at offset %#x, the window has %d", virtiogpu.ErrInvalidParameter, size, offset, w.size)
 	}
-	if len(w.placed) >= maxPlacements {
+	if w.count() >= maxPlacements {
 		return nil, fmt.Errorf("%w: %d blobs are mapped, which is the limit", virtiogpu.ErrOutOfMemory, maxPlacements)
 	}
 	i, _ := slices.BinarySearchFunc(w.placed, offset, func(p *placement, off uint64) int {
@@ -58,6 +65,30 @@ func (w *window) place(offset, size uint64) (*placement, error) {
 	return p, nil
 }
 
+// count returns the mappings that the front-end may have.
+func (w *window) count() int { return len(w.placed) + len(w.leaving) }
+
+// leave moves a placement from placed to leaving.
+func (w *window) leave(p *placement) {
+	w.free(p)
+	w.leaving = append(w.leaving, p)
+}
+
+// left hears that the front-end was done with a placement's unmapping; an error is
+// that it still has it.
+func (w *window) left(p *placement, err error) {
+	i := slices.Index(w.leaving, p)
+	if i < 0 {
+		return // the device was reset meanwhile
+	}
+	w.leaving = slices.Delete(w.leaving, i, i+1)
+	if err != nil && !p.refused {
+		p.lost = true // try again when the device starts
+		w.placed = append(w.placed, p)
+		slices.SortFunc(w.placed, func(a, b *placement) int { return cmp.Compare(a.offset, b.offset) })
+	}
+}
+
 func (w *window) free(p *placement) {
 	if i := slices.Index(w.placed, p); i >= 0 {
 		w.placed = slices.Delete(w.placed, i, i+1)
@@ -73,7 +104,7 @@ func (w *window) used() (bytes uint64) {
 }
 
 // clear forgets everything: the front-end dropped it at a device reset.
-func (w *window) clear() { w.placed = nil }
+func (w *window) clear() { w.placed, w.leaving = nil, nil }
 
 func (d *Device) resourceMapBlob(r *request) error {
 	if err := d.needBlobs(); err != nil {
@@ -121,6 +152,7 @@ func (p *placement) mmap() vhostuser.MMap {
 
 // mapped hears what became of a SHMEM_MAP.
 func (d *Device) mapped(cmd *suspended, res *resource, p *placement, info uint32, err error) {
+	p.refused = err != nil
 	current := slices.Contains(d.window.placed, p)
 	if err != nil && current {
 		d.window.free(p)
@@ -162,7 +194,7 @@ func (d *Device) resourceUnmapBlob(r *request) error {
 }
 
 // unmapPlace takes a placement out of the guest; cmd, if not nil, is answered
-// when that is done. The space is free again only then.
+// when that is done.
 func (d *Device) unmapPlace(p *placement, cmd *suspended) {
 	if d.channel == nil {
 		d.window.free(p)
@@ -171,13 +203,10 @@ func (d *Device) unmapPlace(p *placement, cmd *suspended) {
 		}
 		return
 	}
+	d.window.leave(p)
 	d.channel.Unmap(p.mmap(), func(err error) {
 		d.cfg.Loop.Post(func() {
-			if err != nil {
-				p.lost = true // try again when the device starts
-			} else {
-				d.window.free(p)
-			}
+			d.window.left(p, err)
 			if cmd != nil {
 				d.resume(cmd, err, nil)
 			}
@@ -198,7 +227,7 @@ func (d *Device) forgetPlacements() {
 
 // reclaim takes away what the guest does not know to be mapped.
 func (d *Device) reclaim() {
-	for _, p := range d.window.placed {
+	for _, p := range slices.Clone(d.window.placed) {
 		if p.lost {
 			p.lost = false
 			d.unmapPlace(p, nil)
