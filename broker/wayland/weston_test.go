@@ -50,7 +50,7 @@ func openSink(t *testing.T, cfg wayland.Config) *wayland.Sink {
 // expect waits until the compositor's output looks like want.
 func expect(t *testing.T, c *lab.Compositor, name string, want image.Image) {
 	t.Helper()
-	end := time.Now().Add(10 * time.Second)
+	end := time.Now().Add(40 * time.Second) // an emulated guest's compositor takes its time
 	for {
 		got, err := c.Screenshot(t.Context())
 		if err != nil {

@@ -48,6 +48,19 @@ func (c *Compositor) Resize(w, h int32, states ...proto.XdgToplevelState) {
 	})
 }
 
+// Drag sends every toplevel many sizes at once, as when its edge is dragged.
+func (c *Compositor) Drag(sizes [][2]int32) {
+	c.each(func(cl *client) {
+		for _, s := range cl.surfaces() {
+			for _, size := range sizes {
+				if s.toplevel != 0 {
+					cl.configureSize(s, size[0], size[1], proto.XdgToplevelStateResizing)
+				}
+			}
+		}
+	})
+}
+
 // Rescale changes the scales and tells every toplevel.
 func (c *Compositor) Rescale(fractional uint32, scale int32) {
 	c.call(func() { c.cfg.Fractional, c.cfg.Scale = fractional, scale })
