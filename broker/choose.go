@@ -126,9 +126,13 @@ func openSink(cfg *Config, ev display.Events, in display.Input) (s display.Sink,
 }
 
 func openWayland(cfg *Config, ev display.Events, in display.Input) (*wayland.Sink, error) {
+	modes := make([]display.Mode, cfg.Heads)
+	for head := range modes {
+		modes[head] = cfg.Mode
+	}
 	return wayland.NewSink(wayland.Config{
-		Display: cfg.WaylandDisplay, Title: cfg.Title, AppID: "gpubroker",
-		Modes: []display.Mode{cfg.Mode}, Log: cfg.Log.Named("wayland"), Events: ev, Input: in,
+		Display: cfg.WaylandDisplay, Title: cfg.Title, AppID: "gpubroker", Modes: modes,
+		Input: in, Resize: true, Fullscreen: cfg.Fullscreen, Log: cfg.Log.Named("wayland"), Events: ev,
 	})
 }
 

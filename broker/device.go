@@ -261,7 +261,7 @@ func (d *Device) stopQueue(u *queue) {
 // no use for it, but closing it would make QEMU read its end for ever ("failed to
 // read msg header").
 func (d *Device) DisplaySocket(fd *dmabuf.FD) {
-	d.modeA = true
+	d.setModeA(true)
 	if d.cfg.SetDisplaySocket != nil {
 		d.cfg.SetDisplaySocket(fd)
 		return
@@ -306,5 +306,15 @@ func (d *Device) Detach() {
 	d.Reset()
 	_ = d.display.Close()
 	d.display = nil
-	d.mem, d.modeA = nil, false
+	d.mem = nil
+	d.setModeA(false)
+}
+
+// setModeA notes whether the front-end is QEMU's own gpu device, which does not let
+// the broker tell the guest of a new mode.
+func (d *Device) setModeA(on bool) {
+	d.modeA = on
+	if r, ok := d.cfg.Sink.(display.Resizer); ok {
+		r.Resizable(!on)
+	}
 }

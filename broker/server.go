@@ -31,6 +31,7 @@ type Config struct {
 	WaylandDisplay string // empty: $WAYLAND_DISPLAY
 	QEMUDMABuf     qemudisplay.DMABuf
 	Title          string // of the Wayland windows
+	Fullscreen     bool   // the Wayland windows start so
 	Heads          int    // scanouts, 1 to display.MaxHeads
 	Mode           display.Mode
 	HostMem        uint64 // bytes of host-visible window for blobs, a power of two; 0: none

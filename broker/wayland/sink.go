@@ -46,7 +46,10 @@ type Sink struct {
 	modes  []display.Mode            // guarded by mu; written by the loop
 }
 
-var _ display.Sink = (*Sink)(nil)
+var (
+	_ display.Sink    = (*Sink)(nil)
+	_ display.Resizer = (*Sink)(nil)
+)
 
 // NewSink connects to a compositor. Without cfg.Wait it fails with
 // [ErrNoCompositor] or [ErrMissing] when there is none fit for use; with it, the

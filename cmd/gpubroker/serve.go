@@ -23,6 +23,7 @@ type serveOptions struct {
 	display, wayland, title string
 	size                    string
 	heads                   int
+	fullscreen              bool
 	hostmem, qemuDMABuf     string
 	control                 string
 	input, touch            string
@@ -40,6 +41,7 @@ func (o *serveOptions) register(f *pflag.FlagSet) {
 	f.StringVar(&o.wayland, "wayland-display", "", "compositor's socket, a `NAME` or path (default $WAYLAND_DISPLAY)")
 	f.StringVar(&o.title, "title", "gpubroker", "`TITLE` of the guest's windows")
 	f.StringVar(&o.size, "size", "1280x800", "mode that the guest is told to prefer, `WxH` pixels")
+	f.BoolVar(&o.fullscreen, "fullscreen", false, "start the Wayland windows fullscreen")
 	f.IntVar(&o.heads, "heads", 1, "number `N` of scanouts, 1 to 16")
 	f.StringVar(&o.hostmem, "hostmem", "1G", "window `SIZE` for blobs that the guest maps, a power of two (0: none); needs QEMU 11.1")
 	f.StringVar(&o.qemuDMABuf, "qemu-dmabuf", "auto", "dma-bufs to QEMU's display: on, off (for -display none), or auto (QEMU 8.2 and later), `WHEN`")
@@ -78,7 +80,7 @@ of their own (--input-socket: keyboard, pointer and wheel; --touch-socket: finge
 func (o *serveOptions) config() (broker.Config, error) {
 	c := broker.Config{
 		Socket: o.socket, RenderNode: o.node, Display: o.display, WaylandDisplay: o.wayland,
-		Title: o.title, Heads: o.heads, Control: o.control, Version: version(),
+		Title: o.title, Fullscreen: o.fullscreen, Heads: o.heads, Control: o.control, Version: version(),
 		InputSocket: o.input, TouchSocket: o.touch,
 	}
 	bad := func(format string, args ...any) (broker.Config, error) {
