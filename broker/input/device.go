@@ -52,7 +52,7 @@ var _ vhostuser.Device = (*device)(nil)
 
 func newDevice(kind Kind, l *loop, log *zap.Logger) *device {
 	d := &device{kind: kind, loop: l, log: log}
-	d.src = newSource(kind, d.wake)
+	d.src = newSource(kind, queueSize, d.wake)
 	d.serveEvents = func() {
 		d.posted.Store(false)
 		d.pump()

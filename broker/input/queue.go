@@ -7,24 +7,26 @@ const queueSize = 4096
 
 // queue is a ring of events. The caller locks.
 type queue struct {
-	events [queueSize]Event
-	head   uint32 // the next to take
-	tail   uint32 // the next free
+	events []Event // a power of two of them
+	head   uint32  // the next to take
+	tail   uint32  // the next free
 }
 
+func newQueue(size int) queue { return queue{events: make([]Event, size)} }
+
 func (q *queue) len() int  { return int(q.tail - q.head) }
-func (q *queue) free() int { return queueSize - q.len() }
+func (q *queue) free() int { return len(q.events) - q.len() }
+
+func (q *queue) at(i uint32) *Event { return &q.events[int(i)&(len(q.events)-1)] }
 
 // push appends an event; the caller has made sure of the room.
 func (q *queue) push(e Event) {
-	q.events[q.tail%queueSize] = e
+	*q.at(q.tail) = e
 	q.tail++
 }
 
 // peek returns the oldest event.
-func (q *queue) peek() (Event, bool) {
-	return q.events[q.head%queueSize], q.len() > 0
-}
+func (q *queue) peek() (Event, bool) { return *q.at(q.head), q.len() > 0 }
 
 // pop drops the oldest event.
 func (q *queue) pop() { q.head++ }

@@ -25,8 +25,9 @@ type Counters struct {
 // while the guest is behind.
 //
 // A hard event that presses something is taken only if, after it, there is room
-// to release all that is pressed, each in a frame of its own. So a release always
-// fits.
+// to release all that is pressed, each in a frame of its own, and for the soft
+// events that there may be. So a release always fits, and soft events do as soon
+// as the guest has caught up.
 type source struct {
 	kind Kind
 	wake func() // tells the loop that events wait
@@ -60,8 +61,8 @@ type wheel struct {
 	rest         int32  // of a detent that is not complete
 }
 
-func newSource(kind Kind, wake func()) *source {
-	s := &source{kind: kind, wake: wake}
+func newSource(kind Kind, size int, wake func()) *source {
+	s := &source{kind: kind, wake: wake, q: newQueue(size)}
 	s.forget()
 	return s
 }
@@ -101,6 +102,18 @@ func (s *source) reserve() int {
 	return n
 }
 
+// softRoom is the most that soft events need, with their SYN_REPORT.
+func (s *source) softRoom() int {
+	if s.kind == Touch {
+		return 3*Slots + 2 + 1
+	}
+	return 2 + 2*len(s.wheel) + 1
+}
+
+// fitsPress reports whether n events that press something, and after, to release
+// it, can go to the queue.
+func (s *source) fitsPress(n, after int) bool { return s.fits(n + after + s.softRoom()) }
+
 // fits reports whether n events and a SYN_REPORT can go to the queue.
 func (s *source) fits(n int) bool { return s.q.free() >= n+1+s.reserve() }
 
@@ -126,8 +139,7 @@ func (s *source) key(code uint16, pressed bool) {
 		s.push(EvKey, code, 0)
 		return
 	}
-	// 1 for the press, 2 for its release.
-	if !s.live || !s.fits(s.softEvents()+1+2) {
+	if !s.live || !s.fitsPress(s.softEvents()+1, 2) {
 		s.counters.Refused++
 		return
 	}

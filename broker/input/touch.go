@@ -77,9 +77,8 @@ func (s *source) finger(n uint8, p point, down bool) {
 
 func (s *source) fingerDown(n uint8, p point) {
 	t := &s.touch
-	// slot, tracking id, x, y, BTN_TOUCH; then what its end will need. The soft
-	// events may grow by the single finger's two.
-	if !s.live || !s.fits(s.softEvents()+2+5+touchUpEvents) {
+	// slot, tracking id, x, y, BTN_TOUCH
+	if !s.live || !s.fitsPress(s.softEvents()+5, touchUpEvents) {
 		s.counters.Refused++
 		return
 	}
