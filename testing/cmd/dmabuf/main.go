@@ -1,0 +1,36 @@
+// Command dmabuf shows that frames travel as real dma-bufs: inside a virtual
+// machine whose kernel has them it runs weston, gpubroker and a fake guest, and
+// compares weston's picture with what the guest drew, pixel for pixel. The same
+// cases then run on this machine, which may have no dma-bufs: the pixels have to be
+// the same. It writes out/dmabuf/report.json and the screenshots.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() {
+	worker := flag.String("worker", "", "run the cases of a `HOST` (vm or plain) here; used by the command itself")
+	binary := flag.String("gpubroker", "", "`FILE` of gpubroker, for -worker")
+	dir := flag.String("dir", "", "`FOLDER` for the results, for -worker")
+	only := flag.String("only", "", "run only the stages and cases whose names contain `TEXT`: STAGE or STAGE/CASE")
+	hosts := flag.String("hosts", "vm,plain", "`HOSTS` to run on")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	var err error
+	if *worker != "" {
+		err = work(ctx, *worker, *binary, *dir, *only)
+	} else {
+		err = run(ctx, *hosts, *only)
+	}
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "\ndmabuf:", err)
+		os.Exit(1)
+	}
+}

@@ -1,0 +1,94 @@
+package dmabufcase
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// Held is what processes hold on to.
+type Held struct {
+	BrokerFDs   int   `json:"broker_fds"`
+	BrokerRSSKB int   `json:"broker_rss_kb"`
+	WestonFDs   int   `json:"weston_fds"`
+	WestonRSSKB int   `json:"weston_rss_kb"`
+	ImportsLive int64 `json:"imports_live"`
+	// DMABufs counts the kernel's dma-bufs, -1 where it does not say.
+	DMABufs int `json:"dmabufs"`
+}
+
+// sameCounts compares everything but memory, which is never exactly the same.
+func (h Held) sameCounts(o Held) bool {
+	h.BrokerRSSKB, h.WestonRSSKB = o.BrokerRSSKB, o.WestonRSSKB
+	return h == o
+}
+
+func openFDs(pid int) (int, error) {
+	ents, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+	if err != nil {
+		return 0, fmt.Errorf("count descriptors: %w", err)
+	}
+	return len(ents), nil
+}
+
+// rssKB is the memory that a process has in RAM, in KiB (proc(5), VmRSS).
+func rssKB(pid int) (int, error) {
+	body, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, fmt.Errorf("read memory use: %w", err)
+	}
+	for line := range strings.Lines(string(body)) {
+		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+			return strconv.Atoi(strings.TrimSuffix(strings.TrimSpace(rest), " kB"))
+		}
+	}
+	return 0, fmt.Errorf("read memory use: process %d has no VmRSS", pid)
+}
+
+// processWith finds the process of that name with an argument that contains arg.
+func processWith(name, arg string) (int, error) {
+	procs, err := filepath.Glob("/proc/[0-9]*/comm")
+	if err != nil {
+		return 0, err
+	}
+	for _, comm := range procs {
+		got, err := os.ReadFile(comm)
+		if err != nil || strings.TrimSpace(string(got)) != name {
+			continue // gone, or another
+		}
+		dir := filepath.Dir(comm)
+		env, err := os.ReadFile(filepath.Join(dir, "environ"))
+		if err == nil && bytes.Contains(env, []byte(arg)) {
+			return strconv.Atoi(filepath.Base(dir))
+		}
+	}
+	return 0, fmt.Errorf("no process %s with %s in its environment", name, arg)
+}
+
+// bufinfo lists the kernel's dma-bufs, with debugfs mounted.
+const bufinfo = "/sys/kernel/debug/dma_buf/bufinfo"
+
+// liveDMABufs counts the dma-bufs of the whole machine, -1 if it cannot be known.
+func liveDMABufs() (int, error) {
+	f, err := os.Open(bufinfo)
+	if errors.Is(err, os.ErrNotExist) {
+		return -1, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("count dma-bufs: %w", err)
+	}
+	defer func() { _ = f.Close() }()
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		var n int
+		if _, err := fmt.Sscanf(lines.Text(), "Total %d objects", &n); err == nil {
+			return n, nil
+		}
+	}
+	return 0, fmt.Errorf("count dma-bufs: %s has no total", bufinfo)
+}
