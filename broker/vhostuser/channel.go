@@ -30,6 +30,7 @@ type Channel struct {
 	closed bool // guarded by mu
 	change bool // a CONFIG_CHANGE_MSG waits; guarded by mu
 	queue  []channelReq
+	commit *commit // of the SHMEM_MAP being made; guarded by mu
 
 	done sync.WaitGroup
 }
@@ -39,6 +40,8 @@ type channelReq struct {
 	mmap MMap
 	fd   *dmabuf.FD // owned by the request, nil for UNMAP
 	done func(error)
+
+	commit *commit // set when a MAP is sent
 }
 
 func newChannel(conn *Conn, proto ProtocolFeature) *Channel {
@@ -62,7 +65,7 @@ func (c *Channel) ConfigChange() {
 
 // Map asks the front-end to put a part of fd (borrowed for the call) into a shared memory region
 // of the guest. done is called once, on the channel's goroutine, with nil when
-// the guest can use it; ErrStopped, ErrRefused or ErrClosed otherwise. It may
+// the guest can use it, which is when the front-end has told the new memory region; ErrStopped, ErrRefused or ErrClosed otherwise. It may
 // also be called before Map returns, if the request cannot be queued.
 func (c *Channel) Map(m MMap, fd *dmabuf.FD, done func(error)) {
 	dup, err := fd.Dup()
@@ -126,6 +129,9 @@ func (c *Channel) setGate(open bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.open = open
+	if !open {
+		c.commit.finish()
+	}
 	c.wake.Signal()
 }
 
@@ -137,6 +143,7 @@ func (c *Channel) close() {
 	}
 	c.mu.Lock()
 	c.closed = true
+	c.commit.finish()
 	c.wake.Signal()
 	c.mu.Unlock()
 	_ = c.conn.Close() // wakes a reader
@@ -155,6 +162,9 @@ func (c *Channel) run() {
 		}
 		if err == nil && sent {
 			err = c.reply(r.kind)
+		}
+		if err == nil {
+			r.commit.wait()
 		}
 		r.finish(err)
 	}
@@ -203,6 +213,7 @@ func (c *Channel) send(r *channelReq) error {
 	payload := r.mmap.Append(make([]byte, 0, mmapSize))
 	var err error
 	if r.fd != nil {
+		r.commit = c.expectCommit(r.fd)
 		err = c.conn.Send(uint32(r.kind), flags, payload, r.fd)
 	} else {
 		err = c.conn.Send(uint32(r.kind), flags, payload)

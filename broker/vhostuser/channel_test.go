@@ -324,3 +324,25 @@ func TestChannelAgain(t *testing.T) {
 	}
 	must(t, b.quit(t))
 }
+
+// TestMapCommitted: a mapping is reported only when its memory region is known,
+// because until then what the guest writes there is lost.
+func TestMapCommitted(t *testing.T) {
+	b := openB(t)
+	fd := memfd(t)
+	defer fd.Close()
+	base := 0
+	b.dev.Loop.Call(func() { base = b.dev.Mem.Regions() })
+	for i := range 100 {
+		m := vhostuser.MMap{ID: 1, Offset: uint64(i%7) * 0x10000, Len: 0x8000, Write: true}
+		must(t, b.mapFile(t, m, fd))
+		b.dev.Loop.Call(func() {
+			if n := b.dev.Mem.Regions(); n != base+1 {
+				t.Errorf("mapping %d: %d memory regions, want %d", i, n, base+1)
+			}
+		})
+		must(t, b.unmap(t, m))
+		b.waitRegions(t, base)
+	}
+	must(t, b.quit(t))
+}

@@ -178,6 +178,7 @@ func setMemTable(s *session, m *Message, out []byte) ([]byte, error) {
 	}
 	specs := make([]guestmem.RegionSpec, t.N)
 	for i := range specs {
+		defer s.tellChannel(m.FDs[i])()
 		specs[i] = t.Regions[i].spec(m.TakeFD(i))
 	}
 	if err := s.mem.Set(specs); err != nil {
@@ -192,6 +193,7 @@ func addMemReg(s *session, m *Message, out []byte) ([]byte, error) {
 	if err != nil {
 		return out, err
 	}
+	defer s.tellChannel(m.FDs[0])()
 	if err := s.mem.Add(r.spec(m.TakeFD(0))); err != nil {
 		return out, err
 	}
@@ -209,6 +211,16 @@ func remMemReg(s *session, m *Message, out []byte) ([]byte, error) {
 	}
 	s.memChanged()
 	return out, nil
+}
+
+// tellChannel returns what tells the channel of a memory region's file, once the
+// region can be used.
+func (s *session) tellChannel(fd *dmabuf.FD) func() {
+	id, ok := idOf(fd)
+	if !ok {
+		return func() {}
+	}
+	return func() { s.channel.memoryAdded(id) }
 }
 
 func (r MemRegion) spec(fd *dmabuf.FD) guestmem.RegionSpec {
