@@ -10,9 +10,12 @@ import (
 )
 
 // TestHostVM runs this package's tests in a virtual machine whose kernel has udmabuf,
-// a dma-heap and vgem; none may be skipped there.
+// a dma-heap, vgem, and in virtio-gpu a driver with syncobjs; none may be skipped there.
 func TestHostVM(t *testing.T) {
-	vm := labtest.HostVM(t, lab.VMConfig{})
+	vm := labtest.HostVM(t, lab.VMConfig{Devices: []string{"-device", "virtio-gpu-pci"}})
+	if out, err := vm.Check(t.Context(), "modprobe virtio_gpu"); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
 	bin := filepath.Join(t.TempDir(), "dmabuf.test")
 	if err := lab.BuildTest(t.Context(), "github.com/gpubroker/gpubroker/dmabuf", bin); err != nil {
 		t.Fatal(err)
