@@ -10,6 +10,7 @@ import (
 	"github.com/gpubroker/gpubroker/broker"
 	"github.com/gpubroker/gpubroker/broker/display"
 	"github.com/gpubroker/gpubroker/broker/headless"
+	"github.com/gpubroker/gpubroker/broker/input"
 	"github.com/gpubroker/gpubroker/broker/vhostuser"
 	"github.com/gpubroker/gpubroker/broker/vhostuser/vhostusertest"
 	"github.com/gpubroker/gpubroker/broker/virtiogpu"
@@ -36,6 +37,7 @@ type machineConfig struct {
 	sink    display.Sink // headless if nil
 	heads   int
 	ram     uint64
+	sizes   func([]input.Size) // DeviceConfig.HeadSizes
 	// outOfBounds says that the test lets the guest name texels and bytes that are
 	// not there: those the renderer itself must refuse.
 	outOfBounds bool
@@ -73,7 +75,7 @@ func newMachine(t testing.TB, cfg machineConfig) *machine {
 	if cfg.profile.Name == "" {
 		cfg.profile = vhostusertest.QEMU11A
 	}
-	dc := broker.DeviceConfig{Loop: m.loop, Renderer: m.fake, Fences: relay, Sink: cfg.sink, Heads: cfg.heads, Log: zap.NewNop()}
+	dc := broker.DeviceConfig{Loop: m.loop, Renderer: m.fake, Fences: relay, Sink: cfg.sink, Heads: cfg.heads, HeadSizes: cfg.sizes, Log: zap.NewNop()}
 	vc := vhostuser.Config{Executor: m.loop}
 	gc := fakeguest.Config{Profile: cfg.profile, RAMSize: cfg.ram}
 	if cfg.profile.DisplaySocket {

@@ -41,7 +41,7 @@ type served struct {
 var _ display.Input = (*Server)(nil)
 
 // NewServer listens. Call Run to serve and Close at the end, in any case. It
-// changes the umask for a moment, as [vhostuser.Listen] does.
+// changes the umask for a moment, as package unixsock does.
 func NewServer(cfg Config) (_ *Server, err error) {
 	s := &Server{log: cfg.Log}
 	if s.log == nil {
