@@ -45,6 +45,9 @@ type imported struct {
 	state  importState
 	err    error
 
+	release  *timeline // the compositor's release points, nil if there were none yet
+	explicit bool      // the last commit had one, so that wl_buffer.release means nothing
+
 	current bool // it is the content of its head's window
 	busy    bool // committed and not released since
 	reading bool // holds a BeginRead
@@ -188,8 +191,10 @@ func (imp *imported) event(_ wire.ID, iface proto.InterfaceID, m wire.Message) e
 	if iface == proto.IWlBuffer { // release is its only event
 		// After a buffer was attached twice this may be the release of the first
 		// time: the protocol cannot tell. The read of a shown buffer goes on anyway.
-		imp.busy = false
-		imp.settle()
+		if !imp.explicit {
+			imp.busy = false
+			imp.settle()
+		}
 		return nil
 	}
 	se := imp.se
@@ -245,6 +250,8 @@ func (imp *imported) settle() {
 func (imp *imported) destroy() {
 	imp.wl.Destroy(imp.se.out())
 	imp.se.objs.destroyed(wire.ID(imp.wl))
+	imp.release.destroy(imp.se)
+	imp.release = nil
 	imp.abandon()
 	delete(imp.se.imports, imp.key)
 }
@@ -254,6 +261,7 @@ func (imp *imported) abandon() {
 	if imp.state == importFailed {
 		return
 	}
+	imp.release.abandon()
 	if imp.state == importLive {
 		imp.se.s.stats.ImportsLive.Add(-1)
 	}

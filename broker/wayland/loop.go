@@ -36,8 +36,10 @@ type loop struct {
 	now      int64 // nanoseconds of CLOCK_MONOTONIC, read once a turn
 	deadline int64 // when the loop has to turn next without an event
 	ts       unix.Timespec
-	polls    [2]unix.PollFd
-	count    []byte // for reading the eventfd
+	polls    [3]unix.PollFd
+	explicit *explicit // nil while no compositor wants it, or no DRM node does
+	sought   bool      // it was tried
+	count    []byte    // for reading the eventfd
 }
 
 func newLoop(s *Sink) *loop {
@@ -53,6 +55,7 @@ func newLoop(s *Sink) *loop {
 
 func (l *loop) run() {
 	defer close(l.s.done)
+	defer func() { l.explicit.close() }()
 	defer l.letGo()
 	backoff := minBackoff
 	for {
@@ -109,6 +112,10 @@ func (l *loop) turn() error {
 			return err
 		}
 	}
+	if l.polls[2].Revents != 0 {
+		l.polls[2].Revents = 0
+		l.sess.released()
+	}
 	l.readClock()
 	l.deadline = math.MaxInt64
 	if l.sess.ready {
@@ -160,6 +167,10 @@ func (l *loop) wait() error {
 	}
 	l.polls[0] = unix.PollFd{Fd: int32(l.s.wake.Int()), Events: unix.POLLIN}
 	l.polls[1] = unix.PollFd{Fd: int32(l.sess.conn.FD()), Events: events}
+	l.polls[2] = unix.PollFd{Fd: -1} // poll skips it
+	if l.sess.syncobjs != 0 {
+		l.polls[2] = unix.PollFd{Fd: int32(l.explicit.wake.Int()), Events: unix.POLLIN}
+	}
 	timeout := -1
 	if l.deadline != math.MaxInt64 {
 		timeout = int((max(l.deadline-l.now, 0) + 999_999) / 1_000_000)
@@ -262,6 +273,9 @@ func (l *loop) disconnect() {
 		h := &l.heads[i]
 		if h.win != nil && h.win.cursor != nil {
 			h.win.cursor.mem.Release()
+		}
+		if h.win != nil {
+			h.win.sync.acquire.abandon()
 		}
 		h.win = nil
 		h.flushed = 0

@@ -33,6 +33,8 @@ type session struct {
 	wm            proto.XdgWmBase
 	viewporter    proto.WpViewporter
 	decorations   proto.ZxdgDecorationManagerV1
+	syncobjs      proto.WpLinuxDrmSyncobjManagerV1
+	explicit      *explicit // nil if frames go out with implicit fences
 	fractional    proto.WpFractionalScaleManagerV1
 	surfaceScales bool               // surfaces hear of their scale without wl_output
 	outputs       map[uint32]*output // by global name
@@ -247,6 +249,8 @@ func (se *session) bindAll() error {
 			se.decorations = proto.ZxdgDecorationManagerV1(se.bind(g, proto.IZxdgDecorationManagerV1, 1, nil))
 		case "wp_fractional_scale_manager_v1":
 			se.fractional = proto.WpFractionalScaleManagerV1(se.bind(g, proto.IWpFractionalScaleManagerV1, 1, nil))
+		case "wp_linux_drm_syncobj_manager_v1":
+			se.bindExplicit(g)
 		case "zwp_linux_dmabuf_v1":
 			se.bindDMABuf(g)
 		case "wl_seat":

@@ -30,6 +30,7 @@ type window struct {
 	bars       *bars // made when the picture first leaves room
 	scaling    scaling
 	sizing     sizing
+	sync       windowSync
 	configured bool
 	callback   wire.ID // outstanding wl_surface.frame, 0 if none
 	callbackAt int64   // when it was asked for
@@ -201,6 +202,7 @@ func (win *window) show(imp *imported) {
 		f.damage = f.src
 	}
 	win.surface.Attach(out, imp.wl, 0, 0)
+	win.synchronise(imp)
 	if d := bufferDamage(f.damage, f.src, base, f.buf.YInvert); !d.Empty() {
 		win.surface.DamageBuffer(out, int32(d.X), int32(d.Y), int32(d.W), int32(d.H))
 	}
@@ -343,6 +345,8 @@ func (win *window) destroy() {
 		win.deco.Destroy(out)
 		objs.destroyed(wire.ID(win.deco))
 	}
+	win.implicit()
+	win.sync.acquire.destroy(win.se)
 	win.toplevel.Destroy(out)
 	objs.destroyed(wire.ID(win.toplevel))
 	win.xdg.Destroy(out)

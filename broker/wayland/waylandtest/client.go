@@ -8,6 +8,7 @@ import (
 
 	"github.com/gpubroker/gpubroker/broker/wayland/proto"
 	"github.com/gpubroker/gpubroker/broker/wayland/wire"
+	"github.com/gpubroker/gpubroker/dmabuf"
 )
 
 // client is one connection.
@@ -24,6 +25,7 @@ type client struct {
 	keyboard  proto.WlKeyboard
 	touch     proto.WlTouch
 	output    proto.WlOutput
+	timelines []*dmabuf.Timeline
 	feedback  wire.ID
 	dmabuf    wire.ID
 	pongs     []uint32
@@ -212,6 +214,9 @@ func (cl *client) close() {
 		case *params:
 			data.close()
 		}
+	}
+	for _, tl := range cl.timelines {
+		tl.Destroy()
 	}
 	_ = cl.conn.Close()
 }

@@ -39,6 +39,7 @@ type Config struct {
 	Fractional   uint32                 // wp_fractional_scale_v1.preferred_scale of every surface; 0 for no such global
 	Scale        int32                  // of the one wl_output, and preferred_buffer_scale; 0 for no output
 	Decorations  bool
+	Sync         *dmabuf.SyncDevice // for wp_linux_drm_syncobj_v1, which there is none without
 
 	OnImport      func(l Layout) Answer // nil: Created
 	EarlyRelease  bool                  // release shm buffers at commit, as compositors that copy do
@@ -60,6 +61,7 @@ type Buffer struct {
 
 	mem       *dmabuf.FD // plane 0 or the pool; owned
 	destroyed bool
+	release   *syncPoint // of the last commit, nil for an event
 }
 
 // Child is a mapped sub-surface at its parent's commit.
@@ -82,6 +84,8 @@ type Commit struct {
 	Role      string // "toplevel" or ""
 	Title     string
 	AppID     string
+	Explicit  bool    // with an acquire and a release point
+	Acquired  bool    // the acquire point had signalled already
 	Attached  bool    // this commit attached Buffer, or nothing if that is nil
 	Buffer    *Buffer // current content
 	Damage    []display.Rect

@@ -62,6 +62,11 @@ func init() {
 		{proto.IXdgToplevel, proto.OpXdgToplevelSetFullscreen}:                                    setFullscreen,
 		{proto.IWlSubsurface, proto.OpWlSubsurfacePlaceBelow}:                                     placeBelow,
 		{proto.IWpFractionalScaleManagerV1, proto.OpWpFractionalScaleManagerV1GetFractionalScale}: getFractional,
+		{proto.IWpLinuxDrmSyncobjManagerV1, proto.OpWpLinuxDrmSyncobjManagerV1ImportTimeline}:     importTimeline,
+		{proto.IWpLinuxDrmSyncobjManagerV1, proto.OpWpLinuxDrmSyncobjManagerV1GetSurface}:         getSyncSurface,
+		{proto.IWpLinuxDrmSyncobjSurfaceV1, proto.OpWpLinuxDrmSyncobjSurfaceV1SetAcquirePoint}:    setAcquire,
+		{proto.IWpLinuxDrmSyncobjSurfaceV1, proto.OpWpLinuxDrmSyncobjSurfaceV1SetReleasePoint}:    setRelease,
+		{proto.IWpLinuxDrmSyncobjSurfaceV1, proto.OpWpLinuxDrmSyncobjSurfaceV1Destroy}:            destroySyncSurface,
 		{proto.IWlSeat, proto.OpWlSeatGetKeyboard}:                                                getKeyboard,
 		{proto.IWlSeat, proto.OpWlSeatGetTouch}:                                                   getTouch,
 		{proto.IWlSeat, proto.OpWlSeatGetPointer}:                                                 getPointer,
@@ -98,6 +103,9 @@ func (c *Compositor) globals() []global {
 	}
 	if c.cfg.Seat {
 		out = append(out, global{proto.IWlSeat, or(c.cfg.SeatVersion, 7)})
+	}
+	if c.cfg.Sync != nil {
+		out = append(out, global{proto.IWpLinuxDrmSyncobjManagerV1, 1})
 	}
 	if c.cfg.Fractional != 0 {
 		out = append(out, global{proto.IWpFractionalScaleManagerV1, 1})

@@ -30,6 +30,7 @@ type surface struct {
 	x, y     int32
 	below    bool
 
+	sync       *surfaceSync
 	fractional proto.WpFractionalScaleV1
 }
 
@@ -109,6 +110,9 @@ func commit(cl *client, o *object, _ wire.Message) error {
 	s := o.data.(*surface)
 	k := s.pending
 	if err := cl.checkCommit(s, &k); err != nil {
+		return err
+	}
+	if err := cl.applySync(s, &k); err != nil {
 		return err
 	}
 	k.Pixel = k.Buffer.firstPixel()
@@ -195,6 +199,14 @@ func (cl *client) release(b *Buffer) {
 }
 
 func (cl *client) sendRelease(b *Buffer) {
+	if r := b.release; r != nil {
+		b.release = nil
+		b.Released++
+		if err := r.tl.Signal(r.point); err != nil {
+			cl.c.violation("signal point %d: %v", r.point, err)
+		}
+		return
+	}
 	if b.destroyed {
 		return
 	}
