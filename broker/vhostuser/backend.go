@@ -160,7 +160,7 @@ func (s *session) dispatch(m *Message) error {
 			s.reply, err = h.run(s, m, s.reply[:0])
 		}
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, errOwnMapping) {
 		s.log.Warn("vhost-user request refused", zap.Stringer("request", req), zap.Error(err))
 	}
 	if errors.Is(err, ErrFeature) {

@@ -38,6 +38,7 @@ type option struct {
 	refuse  error
 	quiet   bool
 	log     *zap.Logger
+	commit  func()
 }
 
 func open(t testing.TB, o option) *bench {
@@ -76,7 +77,7 @@ func open(t testing.TB, o option) *bench {
 		o.ctx = context.Background()
 	}
 	go func() { b.served <- backend.Serve(o.ctx, conn) }()
-	if b.fe, err = vhostusertest.New(feSock, vhostusertest.Config{Profile: o.profile, RAM: b.ram, Order: o.order}); err != nil {
+	if b.fe, err = vhostusertest.New(feSock, vhostusertest.Config{Profile: o.profile, RAM: b.ram, Order: o.order, BeforeCommit: o.commit}); err != nil {
 		t.Fatal(err)
 	}
 	b.layout = []vhostusertest.Layout{

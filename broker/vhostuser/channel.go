@@ -31,6 +31,9 @@ type Channel struct {
 	change bool // a CONFIG_CHANGE_MSG waits; guarded by mu
 	queue  []channelReq
 	commit *commit // of the SHMEM_MAP being made; guarded by mu
+	// ours are the files of the mappings, by offset; guarded by mu. Those that the
+	// front-end dropped by itself stay until another takes their place.
+	ours map[uint64]fileID
 
 	done sync.WaitGroup
 }
@@ -45,7 +48,7 @@ type channelReq struct {
 }
 
 func newChannel(conn *Conn, proto ProtocolFeature) *Channel {
-	c := &Channel{conn: conn, proto: proto}
+	c := &Channel{conn: conn, proto: proto, ours: map[uint64]fileID{}}
 	c.wake = sync.NewCond(&c.mu)
 	c.done.Add(1)
 	go c.run()
@@ -213,7 +216,7 @@ func (c *Channel) send(r *channelReq) error {
 	payload := r.mmap.Append(make([]byte, 0, mmapSize))
 	var err error
 	if r.fd != nil {
-		r.commit = c.expectCommit(r.fd)
+		r.commit = c.expectCommit(&r.mmap, r.fd)
 		err = c.conn.Send(uint32(r.kind), flags, payload, r.fd)
 	} else {
 		err = c.conn.Send(uint32(r.kind), flags, payload)

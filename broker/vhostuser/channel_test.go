@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -20,9 +21,11 @@ func shmem() *vhostuser.ShmemConfig {
 }
 
 // openB is a running machine in mode B with a host-visible window.
-func openB(t *testing.T) *bench {
+func openB(t *testing.T) *bench { return openBWith(t, nil) }
+
+func openBWith(t *testing.T, commit func()) *bench {
 	t.Helper()
-	b := open(t, option{profile: vhostusertest.QEMU11B, shmem: shmem()})
+	b := open(t, option{profile: vhostusertest.QEMU11B, shmem: shmem(), commit: commit})
 	must(t, b.fe.Init())
 	if got := b.fe.Shmem(); got != *shmem() {
 		t.Fatalf("front-end got sizes %v", got.Sizes[:4])
@@ -80,7 +83,11 @@ func TestShmem(t *testing.T) {
 	if got := b.fe.Mappings(); !slices.Equal(got, []vhostuser.MMap{m}) {
 		t.Errorf("mapped %+v, want %+v", got, m)
 	}
-	// Our own file comes back as a memory region: the guest may put its rings there.
+	// Our own file comes back as a memory region, which is taken only at a start.
+	b.waitRegions(t, 2)
+	must(t, b.fe.Stop())
+	must(t, b.fe.Cont())
+	must(t, b.fe.Sync())
 	b.waitRegions(t, 3)
 	b.dev.Loop.Call(func() {
 		segs, err := b.dev.Mem.Segments(nil, vhostusertest.WindowGPA(0x10000), 0x8000)
@@ -136,6 +143,8 @@ func TestManyMaps(t *testing.T) {
 		})
 	}
 	wg.Wait()
+	must(t, b.fe.Stop())
+	must(t, b.fe.Cont())
 	b.waitRegions(t, n+2)
 	for i := range uint64(n) {
 		wg.Add(1)
@@ -325,24 +334,40 @@ func TestChannelAgain(t *testing.T) {
 	must(t, b.quit(t))
 }
 
-// TestMapCommitted: a mapping is reported only when its memory region is known,
+// TestMapCommitted: a mapping is reported only when the guest's memory has it,
 // because until then what the guest writes there is lost.
 func TestMapCommitted(t *testing.T) {
+	var committed atomic.Bool
+	b := openBWith(t, func() {
+		time.Sleep(5 * time.Millisecond)
+		committed.Store(true)
+	})
+	fd := memfd(t)
+	defer fd.Close()
+	for i := range uint64(20) {
+		committed.Store(false)
+		must(t, b.mapFile(t, vhostuser.MMap{ID: 1, Offset: i * 0x10000, Len: 0x8000, Write: true}, fd))
+		if !committed.Load() {
+			t.Errorf("mapping %d was reported before it was made", i)
+		}
+	}
+	must(t, b.quit(t))
+}
+
+// TestResetWhileMapped: the guest resets the device while blobs are mapped. QEMU
+// 11.1 survives that only if it does not believe that we have their memory.
+func TestResetWhileMapped(t *testing.T) {
 	b := openB(t)
 	fd := memfd(t)
 	defer fd.Close()
-	base := 0
-	b.dev.Loop.Call(func() { base = b.dev.Mem.Regions() })
-	for i := range 100 {
-		m := vhostuser.MMap{ID: 1, Offset: uint64(i%7) * 0x10000, Len: 0x8000, Write: true}
-		must(t, b.mapFile(t, m, fd))
-		b.dev.Loop.Call(func() {
-			if n := b.dev.Mem.Regions(); n != base+1 {
-				t.Errorf("mapping %d: %d memory regions, want %d", i, n, base+1)
-			}
-		})
-		must(t, b.unmap(t, m))
-		b.waitRegions(t, base)
+	for range 5 {
+		for i := range uint64(8) {
+			must(t, b.mapFile(t, vhostuser.MMap{ID: 1, Offset: i * 0x10000, Len: 0x8000, Write: true}, fd))
+		}
+		must(t, b.fe.Reset())
+		must(t, b.fe.Start(0, b.layout))
+		must(t, b.fe.Sync())
 	}
-	must(t, b.quit(t))
+	b.waitRegions(t, 2)
+	must(t, b.quit(t)) // which fails with the front-end's problems
 }

@@ -16,10 +16,7 @@ const commitTimeout = 2 * time.Second
 // SHMEM_MAP first and changes the guest's memory afterwards; what a guest writes
 // in between is lost. The last part of the change is a message to us: a memory
 // region with a descriptor of the mapped file.
-type commit struct {
-	file fileID
-	done chan struct{} // holds one
-}
+type commit struct{ done chan struct{} } // holds one
 
 // fileID tells files apart, whatever descriptor they came by.
 type fileID struct{ dev, ino uint64 }
@@ -44,24 +41,36 @@ func (c *commit) finish() {
 
 // expectCommit makes the commit that the mapping of fd ends with; nil where there
 // will be none to see. Called with mu, before the request goes out.
-func (c *Channel) expectCommit(fd *dmabuf.FD) *commit {
+func (c *Channel) expectCommit(m *MMap, fd *dmabuf.FD) *commit {
 	c.commit = nil
-	if id, ok := idOf(fd); ok && c.proto&ProtoReplyAck != 0 {
-		c.commit = &commit{file: id, done: make(chan struct{}, 1)}
+	id, ok := idOf(fd)
+	if !ok {
+		return nil
+	}
+	c.ours[m.Offset] = id
+	if c.proto&ProtoReplyAck != 0 {
+		c.commit = &commit{done: make(chan struct{}, 1)}
 	}
 	return c.commit
 }
 
-// memoryAdded hears of a memory region of the front-end.
-func (c *Channel) memoryAdded(id fileID) {
-	if c == nil {
-		return
+// owns hears of a memory region that the front-end adds, and reports whether it is
+// a mapping of ours. If so the change that it belongs to is being made: the
+// front-end waits for our answer to this message at the end of it.
+func (c *Channel) owns(fd *dmabuf.FD) bool {
+	id, ok := idOf(fd)
+	if c == nil || !ok {
+		return false
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.commit != nil && c.commit.file == id {
-		c.commit.finish()
+	for _, o := range c.ours {
+		if o == id {
+			c.commit.finish()
+			return true
+		}
 	}
+	return false
 }
 
 // wait waits until the memory change is made. A front-end that stops the device

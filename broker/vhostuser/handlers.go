@@ -1,6 +1,7 @@
 package vhostuser
 
 import (
+	"errors"
 	"fmt"
 
 	"go.uber.org/zap"
@@ -178,7 +179,7 @@ func setMemTable(s *session, m *Message, out []byte) ([]byte, error) {
 	}
 	specs := make([]guestmem.RegionSpec, t.N)
 	for i := range specs {
-		defer s.tellChannel(m.FDs[i])()
+		s.channel.owns(m.FDs[i])
 		specs[i] = t.Regions[i].spec(m.TakeFD(i))
 	}
 	if err := s.mem.Set(specs); err != nil {
@@ -188,12 +189,21 @@ func setMemTable(s *session, m *Message, out []byte) ([]byte, error) {
 	return out, nil
 }
 
+// errOwnMapping refuses to take our own mappings back as memory regions while the
+// device runs. QEMU 11.1 drops the mappings when the guest resets the device, but
+// not from its table of the regions that we took, and crashes at the next start
+// when it wants to remove them there. It goes on after a refusal, and we know the
+// files already. Only while rings start it must be taken: there QEMU gives up.
+var errOwnMapping = errors.New("a mapping of ours")
+
 func addMemReg(s *session, m *Message, out []byte) ([]byte, error) {
 	r, err := DecodeSingleRegion(m.Payload)
 	if err != nil {
 		return out, err
 	}
-	defer s.tellChannel(m.FDs[0])()
+	if s.channel.owns(m.FDs[0]) && s.anyRunning() {
+		return out, errOwnMapping
+	}
 	if err := s.mem.Add(r.spec(m.TakeFD(0))); err != nil {
 		return out, err
 	}
@@ -211,16 +221,6 @@ func remMemReg(s *session, m *Message, out []byte) ([]byte, error) {
 	}
 	s.memChanged()
 	return out, nil
-}
-
-// tellChannel returns what tells the channel of a memory region's file, once the
-// region can be used.
-func (s *session) tellChannel(fd *dmabuf.FD) func() {
-	id, ok := idOf(fd)
-	if !ok {
-		return func() {}
-	}
-	return func() { s.channel.memoryAdded(id) }
 }
 
 func (r MemRegion) spec(fd *dmabuf.FD) guestmem.RegionSpec {

@@ -91,6 +91,9 @@ func (f *Frontend) serveRequest(conn *vhostuser.Conn, m *vhostuser.Message) {
 	if !changed {
 		return
 	}
+	if f.cfg.BeforeCommit != nil {
+		f.cfg.BeforeCommit()
+	}
 	// Only after the reply does QEMU commit the memory change, and waits for it.
 	if err := f.syncMemory(); err != nil && !f.quitting.Load() {
 		f.problem("memory change after %v: %v", req, err)
@@ -137,21 +140,16 @@ func (f *Frontend) unmapShmem(m *vhostuser.Message) error {
 	return nil
 }
 
-// dropMaps is what a virtio reset does to the window: QEMU drops every mapping
-// on its own, and tells the back-end's memory table so.
-func (f *Frontend) dropMaps() error {
+// dropMaps is what a virtio reset does to the window: QEMU drops every mapping on
+// its own, while the device does not run, so that the back-end is not told.
+func (f *Frontend) dropMaps() {
 	for i := range f.maps {
-		r := f.maps[i].region()
-		_ = f.maps[i].fd.Close()
-		if j := slices.Index(f.sent, r); j >= 0 {
-			if err := f.set(true, vhostuser.ReqRemMemReg, vhostuser.AppendSingleRegion(nil, r)); err != nil {
-				return err
-			}
-			f.sent = slices.Delete(f.sent, j, j+1)
+		if r := f.maps[i].region(); slices.Contains(f.sent, r) {
+			f.stale = append(f.stale, r)
 		}
+		_ = f.maps[i].fd.Close()
 	}
 	f.maps = nil
-	return nil
 }
 
 // Mappings lists what is in the host-visible window now.

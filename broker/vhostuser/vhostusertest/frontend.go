@@ -48,6 +48,9 @@ type Config struct {
 	RAM     *RAM   // borrowed
 	Rings   int    // 2 if 0
 	Order   []Step // DefaultOrder if nil
+	// BeforeCommit, if set, is called between the reply to a SHMEM_MAP or
+	// SHMEM_UNMAP and the change of the guest's memory.
+	BeforeCommit func()
 }
 
 // Frontend is a front-end with one device, like a QEMU process. Its methods hold
@@ -65,6 +68,7 @@ type Frontend struct {
 	shmem    vhostuser.ShmemConfig
 	rings    []feRing
 	sent     []vhostuser.MemRegion // memory slots that the back-end has
+	stale    []vhostuser.MemRegion // of sent: gone at a reset
 	started  bool
 	driver   uint64 // features of the last start
 	layout   []Layout
