@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"time"
 )
 
 // cycleReport is what cycle prints.
@@ -64,3 +65,24 @@ func cycle(n int, seed uint64, out io.Writer) error {
 }
 
 func mark(b *buffer) []byte { return fmt.Appendf(nil, "%08x", b.res) }
+
+// hold makes n mapped blobs and keeps them until it is killed.
+func hold(n int, out io.Writer) error {
+	c, err := openCard("/dev/dri/card0")
+	if err != nil {
+		return err
+	}
+	for i := range n {
+		b := &buffer{kind: kindHost, size: uint64(1+i) * page}
+		if err := c.blob(b, memHost3D, flagMappable, 0, nil); err != nil {
+			return fmt.Errorf("blob %d: %w", i, err)
+		}
+		copy(b.mem, mark(b))
+	}
+	if _, err := fmt.Fprintln(out, "holding"); err != nil {
+		return err
+	}
+	for {
+		time.Sleep(time.Hour)
+	}
+}

@@ -3,6 +3,7 @@
 //
 //	blobguest show < COMMANDS  see show
 //	blobguest cycle N SEED     makes, maps and drops N host blobs
+//	blobguest hold N           makes and maps N host blobs and keeps them
 package main
 
 import (
@@ -23,6 +24,12 @@ func run(args []string) error {
 	switch {
 	case len(args) == 1 && args[0] == "show":
 		return show(os.Stdin, os.Stdout)
+	case len(args) == 2 && args[0] == "hold":
+		n, err := strconv.Atoi(args[1])
+		if err != nil {
+			return err
+		}
+		return hold(n, os.Stdout)
 	case len(args) == 3 && args[0] == "cycle":
 		n, err := strconv.Atoi(args[1])
 		if err != nil {
@@ -34,5 +41,5 @@ func run(args []string) error {
 		}
 		return cycle(n, seed, os.Stdout)
 	}
-	return errors.New("usage: blobguest show | cycle N SEED")
+	return errors.New("usage: blobguest show | cycle N SEED | hold N")
 }
