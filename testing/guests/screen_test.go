@@ -16,6 +16,7 @@ import (
 // console, a picture in the frame buffer, a mode with a cursor plane, compositors
 // that draw with the CPU.
 func TestScreen(t *testing.T) {
+	t.Parallel()
 	for _, virgl := range []string{"on", "off"} {
 		t.Run("virgl="+virgl, func(t *testing.T) {
 			r := waylandRig(t, "--virgl="+virgl)
@@ -25,7 +26,7 @@ func TestScreen(t *testing.T) {
 			t.Run("console", func(t *testing.T) { testConsole(t, r) })
 			t.Run("frame buffer", func(t *testing.T) {
 				check(t, r.vm, "/lab/share/guestpaint fb")
-				showsEventually(t, "frame buffer", r.shoot(t), painted(screenW, screenH), golden.Tolerance{})
+				showsEventually(t, "frame buffer", r.shoot(t), painted(screenW, screenH), exact)
 			})
 			t.Run("cursor plane", func(t *testing.T) { testCursorPlane(t, r) })
 			t.Run("compositors", func(t *testing.T) { testCompositors(t, r) })
@@ -36,20 +37,20 @@ func TestScreen(t *testing.T) {
 	}
 }
 
-// loadDriver loads the driver and waits for its console.
+// loadDriver loads the driver and waits for its console, which shall not blink.
 const loadDriver = `modprobe virtio_gpu
 for i in $(seq 100); do [ -e /dev/fb0 ] && break; sleep 0.1; done
 [ -e /dev/fb0 ]
+printf '\033[?25l' >/dev/tty1
 `
 
 func testConsole(t *testing.T, r *rig) {
-	// Without its cursor, which blinks.
-	check(t, r.vm, `{ printf '\033[2J\033[H\033[?25l'
+	check(t, r.vm, `{ printf '\033[2J\033[H'
 		printf 'gpubroker shows \033[31mred \033[32mgreen \033[34mblue \033[1;37;44m bold on blue \033[0m \033[7mreverse\033[0m\n'
 		printf '\033[10;5H+--------+\033[11;5H| 0123@# |\033[12;5H+--------+'
-		printf '\033[%d;%dH.' 48 128
+		printf '\033[48;128H.'
 	} >/dev/tty1`)
-	golden.Check(t, "console", settled(t, r.shoot(t)), golden.Tolerance{})
+	golden.Check(t, "console", settled(t, r.shoot(t)), exact)
 }
 
 // paintServer runs guestpaint kms; paint gives it a command.
@@ -88,9 +89,9 @@ func testCursorPlane(t *testing.T, r *rig) {
 		t.Errorf("moving the cursor took %d frames, want none", frames(st)-frames(before))
 	}
 	paint(t, r.vm, "hide")
-	expect("hidden", picture, golden.Tolerance{})
+	expect("hidden", picture, exact)
 	paint(t, r.vm, "flip")
-	expect("hidden, black", black(), golden.Tolerance{})
+	expect("hidden, black", black(), exact)
 	out := check(t, r.vm, endPaint)
 	if want := strings.Repeat("ok\n", 8); out != want {
 		t.Errorf("guestpaint said %q", out)
