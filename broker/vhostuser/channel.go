@@ -30,7 +30,6 @@ type Channel struct {
 	closed bool // guarded by mu
 	change bool // a CONFIG_CHANGE_MSG waits; guarded by mu
 	queue  []channelReq
-	commit *commit // of the SHMEM_MAP being made; guarded by mu
 	// ours are the files of the mappings, by offset; guarded by mu. Those that the
 	// front-end dropped by itself stay until another takes their place.
 	ours map[uint64]fileID
@@ -43,8 +42,6 @@ type channelReq struct {
 	mmap MMap
 	fd   *dmabuf.FD // owned by the request, nil for UNMAP
 	done func(error)
-
-	commit *commit // set when a MAP is sent
 }
 
 func newChannel(conn *Conn, proto ProtocolFeature) *Channel {
@@ -68,7 +65,7 @@ func (c *Channel) ConfigChange() {
 
 // Map asks the front-end to put a part of fd (borrowed for the call) into a shared memory region
 // of the guest. done is called once, on the channel's goroutine, with nil when
-// the guest can use it, which is when the front-end has told the new memory region; ErrStopped, ErrRefused or ErrClosed otherwise. It may
+// the guest can use it; ErrStopped, ErrRefused or ErrClosed otherwise. It may
 // also be called before Map returns, if the request cannot be queued.
 func (c *Channel) Map(m MMap, fd *dmabuf.FD, done func(error)) {
 	dup, err := fd.Dup()
@@ -132,9 +129,6 @@ func (c *Channel) setGate(open bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.open = open
-	if !open {
-		c.commit.finish()
-	}
 	c.wake.Signal()
 }
 
@@ -146,7 +140,6 @@ func (c *Channel) close() {
 	}
 	c.mu.Lock()
 	c.closed = true
-	c.commit.finish()
 	c.wake.Signal()
 	c.mu.Unlock()
 	_ = c.conn.Close() // wakes a reader
@@ -166,8 +159,8 @@ func (c *Channel) run() {
 		if err == nil && sent {
 			err = c.reply(r.kind)
 		}
-		if err == nil {
-			r.commit.wait()
+		if err == nil && r.kind == BackendShmemMap {
+			err = c.committed()
 		}
 		r.finish(err)
 	}
@@ -216,7 +209,7 @@ func (c *Channel) send(r *channelReq) error {
 	payload := r.mmap.Append(make([]byte, 0, mmapSize))
 	var err error
 	if r.fd != nil {
-		r.commit = c.expectCommit(&r.mmap, r.fd)
+		c.note(&r.mmap, r.fd)
 		err = c.conn.Send(uint32(r.kind), flags, payload, r.fd)
 	} else {
 		err = c.conn.Send(uint32(r.kind), flags, payload)

@@ -1,22 +1,12 @@
 package vhostuser
 
 import (
-	"time"
+	"errors"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/gpubroker/gpubroker/dmabuf"
 )
-
-// commitTimeout bounds the wait for the memory change that follows a SHMEM_MAP:
-// far longer than QEMU needs, and short enough for a guest to live with.
-const commitTimeout = 2 * time.Second
-
-// commit waits for the memory change that makes a mapping real. QEMU 11.1 answers
-// SHMEM_MAP first and changes the guest's memory afterwards; what a guest writes
-// in between is lost. The last part of the change is a message to us: a memory
-// region with a descriptor of the mapped file.
-type commit struct{ done chan struct{} } // holds one
 
 // fileID tells files apart, whatever descriptor they came by.
 type fileID struct{ dev, ino uint64 }
@@ -29,34 +19,14 @@ func idOf(fd *dmabuf.FD) (id fileID, ok bool) {
 	return fileID{uint64(st.Dev), st.Ino}, true
 }
 
-func (c *commit) finish() {
-	if c == nil {
-		return
-	}
-	select {
-	case c.done <- struct{}{}:
-	default:
+// note remembers the file of a mapping. Called with mu.
+func (c *Channel) note(m *MMap, fd *dmabuf.FD) {
+	if id, ok := idOf(fd); ok {
+		c.ours[m.Offset] = id
 	}
 }
 
-// expectCommit makes the commit that the mapping of fd ends with; nil where there
-// will be none to see. Called with mu, before the request goes out.
-func (c *Channel) expectCommit(m *MMap, fd *dmabuf.FD) *commit {
-	c.commit = nil
-	id, ok := idOf(fd)
-	if !ok {
-		return nil
-	}
-	c.ours[m.Offset] = id
-	if c.proto&ProtoReplyAck != 0 {
-		c.commit = &commit{done: make(chan struct{}, 1)}
-	}
-	return c.commit
-}
-
-// owns hears of a memory region that the front-end adds, and reports whether it is
-// a mapping of ours. If so the change that it belongs to is being made: the
-// front-end waits for our answer to this message at the end of it.
+// owns reports whether a memory region of the front-end is a mapping of ours.
 func (c *Channel) owns(fd *dmabuf.FD) bool {
 	id, ok := idOf(fd)
 	if c == nil || !ok {
@@ -66,23 +36,37 @@ func (c *Channel) owns(fd *dmabuf.FD) bool {
 	defer c.mu.Unlock()
 	for _, o := range c.ours {
 		if o == id {
-			c.commit.finish()
 			return true
 		}
 	}
 	return false
 }
 
-// wait waits until the memory change is made. A front-end that stops the device
-// or goes away has made it or never will.
-func (c *commit) wait() {
-	if c == nil {
-		return
+// committed waits until the mapping just made is part of the guest's memory. QEMU
+// 11.1 answers SHMEM_MAP first and changes the memory afterwards; what a guest
+// writes in between is lost. It does so before it looks at the next request, so
+// another one is sent and its reply awaited: the one that does least, which makes
+// the driver look at its config space.
+//
+// A device that stops meanwhile has the mapping, or never will; it is no error.
+func (c *Channel) committed() error {
+	if c.proto&ProtoReplyAck == 0 {
+		return nil
 	}
-	t := time.NewTimer(commitTimeout)
-	defer t.Stop()
-	select {
-	case <-c.done:
-	case <-t.C:
+	c.mu.Lock()
+	if c.closed || !c.open {
+		c.mu.Unlock()
+		return nil
 	}
+	err := c.conn.Send(uint32(BackendConfigChange), FlagNeedReply, nil)
+	c.change = false // said with it
+	c.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	// A front-end without a use for the message refuses it, in the same order.
+	if err := c.reply(BackendConfigChange); err != nil && !errors.Is(err, ErrRefused) {
+		return err
+	}
+	return nil
 }
