@@ -196,7 +196,7 @@ func TestGate(t *testing.T) {
 	stopped("after a reset")
 	must(t, b.fe.Start(0, b.layout))
 	must(t, b.fe.Sync())
-	must(t, b.mapFile(t, m, fd)) // the reset dropped the old one
+	must(t, b.mapFile(t, m, fd))   // the reset dropped the old one
 	before := b.fe.ConfigChanges() // each mapping makes one
 	b.dev.Channel().ConfigChange()
 	b.waitChanges(t, before+1)
