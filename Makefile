@@ -25,12 +25,16 @@ lab: setup ## build or refresh the lab root, outside the checkout
 	@testing/lab/root/build.sh
 
 .PHONY: demo
-demo: setup lab ## boot a guest on gpubroker and show its GL programs
-	go run ./testing/cmd/demo
+demo: setup lab ## boot a guest on gpubroker and show its GL programs (MODE=full: with blobs)
+	go run ./testing/cmd/demo -mode=$(or $(MODE),classic)
 
 .PHONY: dmabuf
 dmabuf: setup lab ## real dma-bufs: everything inside a guest that has them
 	go run ./testing/cmd/dmabuf
+
+.PHONY: blobs
+blobs: setup lab ## blobs from a real guest to the screen, thousands of them
+	go run ./testing/cmd/blobs
 
 .PHONY: test
 test: setup lab $(STEP) ## lint, all tests, race detector, arm64, fuzzing, dma-bufs

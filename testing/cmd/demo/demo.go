@@ -27,6 +27,8 @@ const (
 // reportJSON is out/demo/report.json.
 type reportJSON struct {
 	GuestRenderer string            `json:"guest_renderer"`
+	GLVersion     string            `json:"gl_version"` // of the core profile
+	Features      string            `json:"features"`   // what the guest's kernel says
 	Compositor    string            `json:"compositor"`
 	Accelerator   string            `json:"accelerator"`
 	Frames        broker.Frames     `json:"frames"`
@@ -50,6 +52,35 @@ kmscube -D /dev/dri/card0 -c 100000 < /tmp/nothing > /tmp/kmscube.log 2>&1 &
 echo $! > /tmp/kmscube.pid
 `
 
+// gpu is the device that a mode gives the guest.
+type gpu struct {
+	dir      string // below out
+	device   string // of QEMU
+	features []string
+}
+
+// The modes.
+const (
+	modeClassic = "classic"
+	modeFull    = "full"
+)
+
+var gpus = map[string]gpu{
+	modeClassic: {"demo", "vhost-user-gpu-pci", []string{"+virgl", "+edid"}},
+	modeFull: {"demo-full", "vhost-user-test-device-pci,virtio-id=16,num_vqs=2,vq_size=256,config_size=16",
+		[]string{"+virgl", "+edid", "+resource_blob", "+host_visible", "+context_init"}},
+}
+
+// verdict says which features the guest's kernel did not find.
+func (g gpu) verdict(features string) error {
+	for _, f := range g.features {
+		if !strings.Contains(features, f) {
+			return fmt.Errorf("the guest's kernel did not find %s: %s", f, features)
+		}
+	}
+	return nil
+}
+
 // glmark2 finds its device through udev, and by default draws with alpha, which
 // the primary plane of virtio-gpu does not take.
 const glmark = `cd /tmp
@@ -58,10 +89,14 @@ glmark2-es2-drm --size 800x600 --visual-config red=8:green=8:blue=8:alpha=0:buff
 	-b build:duration=4:use-vbo=true -b texture:duration=4 2>&1
 `
 
-func demo(ctx context.Context) (err error) {
+func demo(ctx context.Context, mode string) (err error) {
 	start := time.Now()
 	steps := report.NewSteps(os.Stdout, 7)
-	out, err := report.NewDir("demo")
+	gpu, ok := gpus[mode]
+	if !ok {
+		return fmt.Errorf("mode %q: want %s or %s", mode, modeClassic, modeFull)
+	}
+	out, err := report.NewDir(gpu.dir)
 	if err != nil {
 		return err
 	}
@@ -115,7 +150,7 @@ func demo(ctx context.Context) (err error) {
 
 	steps.Step("Booting a Debian guest in QEMU")
 	vm, err := root.StartVM(ctx, lab.VMConfig{Devices: []string{
-		"-chardev", "socket,id=gpu,path=" + b.Socket, "-device", "vhost-user-gpu-pci,chardev=gpu",
+		"-chardev", "socket,id=gpu,path=" + b.Socket, "-device", gpu.device + ",chardev=gpu",
 	}})
 	if err != nil {
 		return err
@@ -146,7 +181,11 @@ func demo(ctx context.Context) (err error) {
 	if rep.GuestRenderer = rendererOf(text); rep.GuestRenderer == "" {
 		return fmt.Errorf("kmscube did not say what it renders with:\n%s", text)
 	}
+	if err := ask(ctx, vm, &rep); err != nil {
+		return err
+	}
 	steps.Note("GL_RENDERER %s", rep.GuestRenderer)
+	steps.Note("OpenGL %s; kernel: %s", rep.GLVersion, rep.Features)
 	steps.Note("%d frames, screenshot in %s", frames, filepath.Join(out.Path, "screenshot.png"))
 
 	steps.Step("Running glmark2-es2-drm in the guest")
@@ -186,7 +225,19 @@ func demo(ctx context.Context) (err error) {
 	}
 	steps.Note("%s", summary)
 	steps.Done("Wrote %s/report.json", out.Path)
-	return verdict(&rep)
+	return errors.Join(verdict(&rep), gpu.verdict(rep.Features))
+}
+
+// ask finds out what the guest thinks of its GPU.
+func ask(ctx context.Context, vm *lab.VM, rep *reportJSON) error {
+	text, err := vm.Check(ctx, `dmesg | sed -n 's/.*\[drm\] features: //p' | tr '\n' ' '`)
+	if err != nil {
+		return err
+	}
+	rep.Features = strings.TrimSpace(text)
+	text, err = vm.Check(ctx, "eglinfo -B -p surfaceless 2>/dev/null | sed -n 's/^OpenGL core profile version: //p'")
+	rep.GLVersion = strings.TrimSpace(text)
+	return err
 }
 
 // verdict says what in the report is not as it should be.
@@ -196,7 +247,7 @@ func verdict(rep *reportJSON) error {
 		errs = append(errs, fmt.Errorf("the guest rendered with %q and not with virgl", rep.GuestRenderer))
 	}
 	if rep.Errors+rep.RingErrors > 0 {
-		errs = append(errs, fmt.Errorf("%d commands failed and %d ring errors; see out/demo/gpubroker.log", rep.Errors, rep.RingErrors))
+		errs = append(errs, fmt.Errorf("%d commands failed and %d ring errors; see gpubroker.log beside the report", rep.Errors, rep.RingErrors))
 	}
 	if rep.Frames.DMABuf+rep.Frames.Shm == 0 {
 		errs = append(errs, errors.New("no frame reached the compositor"))
