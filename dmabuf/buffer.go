@@ -127,6 +127,7 @@ func closePlanes(planes []Plane) {
 // Retain adds a reference and returns b.
 func (b *Buffer) Retain() *Buffer {
 	if b.refs.Add(1) <= 1 {
+		b.refs.Add(-1)
 		panic("dmabuf: Retain of a freed buffer")
 	}
 	return b
@@ -143,6 +144,7 @@ func (b *Buffer) Release() {
 		return
 	}
 	if n < 0 {
+		b.refs.Add(1)
 		panic("dmabuf: Release of a freed buffer")
 	}
 	closePlanes(b.Planes)
