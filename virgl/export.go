@@ -51,10 +51,18 @@ type texture struct {
 // driver's own: they need not match the guest's format (llvmpipe stores a
 // B8G8R8A8 resource as ABGR8888). A resource with [FlagY0Top] has its last row first in
 // memory, so the buffer has YInvert.
+//
+// It first waits for all work submitted so far: llvmpipe moves a texture to new
+// memory when it is exported and frees the old, whether or not its threads are
+// drawing there (llvmpipe_resource_get_handle, Mesa 24.2 to 26.1).
 func (r *renderer) Export(res uint32) (*dmabuf.Buffer, error) {
 	r.check()
 	if r.resources[res] == nil {
 		return nil, resErr("export", res, fmt.Errorf("%w: no such resource", ErrInvalid))
+	}
+	r.settle()
+	if seqLess(r.fences.retired, r.fences.made) {
+		return nil, resErr("export", res, fmt.Errorf("%w: drawing did not finish in %v", ErrNotSupported, settleTimeout))
 	}
 	r.leave(0)
 	r.call(r.lib.forceCtx0)

@@ -152,6 +152,32 @@ func TestExportOrientation(t *testing.T) {
 	})
 }
 
+// TestExportWhileDrawing exports a texture that is being drawn on: what was
+// submitted before has to be in the exported memory.
+func TestExportWhileDrawing(t *testing.T) {
+	onThread(t, nil, func(r *renderer) {
+		needExport(t, r)
+		g := newGuest(t, r, 1)
+		g.target(100, virglcmd.FormatB8G8R8A8, slowSize, slowSize, 0)
+		g.slow(100, testColor) // learns how slow is slow enough
+		for id := uint32(1); id <= 8; id++ {
+			g.target(id, virglcmd.FormatB8G8R8A8, slowSize, slowSize, 0)
+			g.slow(id, testColor)
+			b, err := r.Export(id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i, p := 0, texels(t, b); i < len(p); i += 4 {
+				if want := []byte{255, 128, 64, 255}; !bytes.Equal(p[i:i+4], want) {
+					t.Fatalf("resource %d: texel %d is % d, want % d", id, i/4, p[i:i+4], want)
+				}
+			}
+			b.Release()
+			r.UnrefResource(id)
+		}
+	})
+}
+
 // TestExportOutlives unrefs a resource whose buffer is still held: the pixels stay,
 // and the descriptors go with the buffer.
 func TestExportOutlives(t *testing.T) {

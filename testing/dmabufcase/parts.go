@@ -148,6 +148,7 @@ const hotX, hotY = 3, 5
 // point walks a pointer around and takes it away.
 func (r *run) point(ref *reference) error {
 	arrow := newArrow(64)
+	r.res.PointerBytes += 2 * uint64(len(arrow.pix))
 	cur, err := r.guest.cursorTarget(arrow)
 	if err != nil {
 		return err
@@ -175,6 +176,7 @@ func (r *run) point(ref *reference) error {
 // pointerPicture leaves a screenshot with a pointer and hides it again.
 func (r *run) pointerPicture(ref *reference) error {
 	arrow := newArrow(32)
+	r.res.PointerBytes += 2 * uint64(len(arrow.pix))
 	cur, err := r.guest.cursorTarget(arrow)
 	if err != nil {
 		return err

@@ -4,23 +4,26 @@ import "fmt"
 
 // Result is one case.
 type Result struct {
-	Name        string   `json:"name"`
-	Host        string   `json:"host"`  // "vm", which has dma-bufs, or "plain"
-	Stage       string   `json:"stage"` // which weston and render node
-	Kind        string   `json:"kind"`  // of the resources: "3d" or "2d"
-	Want        string   `json:"want_tier"`
-	Tier        string   `json:"tier"` // how the last frame went: "dmabuf", "copy", "shm"
-	DMABuf      uint64   `json:"frames_dmabuf"`
-	Shm         uint64   `json:"frames_shm"`
-	Skipped     uint64   `json:"frames_skipped"`
-	BytesCopied uint64   `json:"bytes_copied"`
-	Exports     uint64   `json:"exports"`
-	Resources   uint64   `json:"resources"` // shown ones: each is exported once where it can be
-	Pictures    int      `json:"pictures"`  // screenshots compared
-	WrongPixels int      `json:"wrong_pixels"`
-	Shown       string   `json:"buffer,omitempty"` // what was presented last
-	Seconds     float64  `json:"seconds"`
-	Problems    []string `json:"problems,omitempty"`
+	Name        string `json:"name"`
+	Host        string `json:"host"`  // "vm", which has dma-bufs, or "plain"
+	Stage       string `json:"stage"` // which weston and render node
+	Kind        string `json:"kind"`  // of the resources: "3d" or "2d"
+	Want        string `json:"want_tier"`
+	Tier        string `json:"tier"` // how the last frame went: "dmabuf", "copy", "shm"
+	DMABuf      uint64 `json:"frames_dmabuf"`
+	Shm         uint64 `json:"frames_shm"`
+	Skipped     uint64 `json:"frames_skipped"`
+	BytesCopied uint64 `json:"bytes_copied"` // of frames
+	// PointerBytes were copied for pointer images: from the guest, and into the
+	// compositor's memory.
+	PointerBytes uint64   `json:"pointer_bytes,omitempty"`
+	Exports      uint64   `json:"exports"`
+	Resources    uint64   `json:"resources"` // shown ones: each is exported once where it can be
+	Pictures     int      `json:"pictures"`  // screenshots compared
+	WrongPixels  int      `json:"wrong_pixels"`
+	Shown        string   `json:"buffer,omitempty"` // what was presented last
+	Seconds      float64  `json:"seconds"`
+	Problems     []string `json:"problems,omitempty"`
 }
 
 // ZeroCopy reports whether the pixels have to go from the GPU to the compositor
@@ -72,7 +75,8 @@ func (s *StageResult) Failed() bool {
 	return len(s.Problems) > 0
 }
 
-// LeakedFDs is how many descriptors broker and weston have more than before.
+// LeakedFDs is how many descriptors broker and weston have more than before, less
+// what GL contexts may keep of the last textures that they were bound to.
 func (s *StageResult) LeakedFDs() int {
-	return s.End.BrokerFDs - s.Start.BrokerFDs + s.End.WestonFDs - s.Start.WestonFDs
+	return max(0, s.End.BrokerFDs-s.Start.BrokerFDs-boundFDs) + max(0, s.End.WestonFDs-s.Start.WestonFDs-boundDMABufs)
 }
