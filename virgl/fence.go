@@ -110,9 +110,16 @@ func (r *renderer) leaveAlways() {
 	}
 }
 
-// makeFence makes a fence of the library in the current GL context.
+// makeFence makes a fence of the library in the current GL context, or finishes
+// the work there.
 func (r *renderer) makeFence() error {
 	q := &r.fences
+	if r.finish != 0 {
+		r.call(r.finish)
+		q.made++
+		q.retired, q.unfenced = q.made, false
+		return nil
+	}
 	seq := q.made + 1
 	if err := result(r.call(r.lib.createFence, uintptr(seq), uintptr(q.ctx))); err != nil {
 		return ctxErr("create fence", q.ctx, err)
@@ -162,7 +169,9 @@ func (r *renderer) Poll() {
 
 func (r *renderer) pollLibrary() {
 	r.call(r.lib.poll)
-	r.fences.retired = r.cb.lastFence()
+	if r.finish == 0 {
+		r.fences.retired = r.cb.lastFence()
+	}
 }
 
 // settleTimeout is how long settle waits for the GPU. A driver resets a hung GPU

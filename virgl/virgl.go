@@ -66,7 +66,8 @@ type renderer struct {
 	resources map[uint32]*resource
 	contexts  map[uint32]struct{}
 	fences    fenceQueue
-	egl       *egl // only for libraries without resource_get_info_ext
+	finish    uintptr // glFinish, which replaces the library's fences; see findFinish
+	egl       *egl    // only for libraries without resource_get_info_ext
 	closed    bool
 }
 
@@ -147,6 +148,8 @@ func start(l *lib, cfg Config) (_ *renderer, err error) {
 	}
 	r.info.Library = l.file.Name()
 	r.info.GL = true
+	r.call(l.forceCtx0)
+	r.finish = findFinish()
 	r.info.Capsets = r.capsets()
 	r.info.DMABufExport = r.probeExport()
 	return r, nil
