@@ -28,18 +28,15 @@ func (h Held) sameCounts(o Held) bool {
 	return h == o
 }
 
-// A GL context keeps the textures that it was last bound to alive after they were
-// deleted; which those are depends on the last case. Every case exports at least one
-// texture, so what leaks per resource is far above these.
-const (
-	boundDMABufs = 2 // textures
-	boundFDs     = 4 // descriptors of the broker: two for a texture
-)
+// boundTextures is how many textures weston may keep bound after it showed its
+// first picture, each with its dma-buf and a descriptor.
+const boundTextures = 2
 
-// withinBound reports whether h has no more than before had, but for bound textures.
-func (h Held) withinBound(before Held) bool {
-	return h.BrokerFDs <= before.BrokerFDs+boundFDs && h.WestonFDs <= before.WestonFDs+boundDMABufs &&
-		h.ImportsLive <= before.ImportsLive && h.DMABufs <= before.DMABufs+boundDMABufs
+// noMoreThan reports whether h has no more than before had, but for what weston
+// keeps bound.
+func (h Held) noMoreThan(before Held) bool {
+	return h.BrokerFDs <= before.BrokerFDs && h.WestonFDs <= before.WestonFDs+boundTextures &&
+		h.ImportsLive <= before.ImportsLive && h.DMABufs <= before.DMABufs+boundTextures
 }
 
 func openFDs(pid int) (int, error) {

@@ -75,8 +75,7 @@ func (s *StageResult) Failed() bool {
 	return len(s.Problems) > 0
 }
 
-// LeakedFDs is how many descriptors broker and weston have more than before, less
-// what GL contexts may keep of the last textures that they were bound to.
+// LeakedFDs is how many descriptors broker and weston have more than before.
 func (s *StageResult) LeakedFDs() int {
-	return max(0, s.End.BrokerFDs-s.Start.BrokerFDs-boundFDs) + max(0, s.End.WestonFDs-s.Start.WestonFDs-boundDMABufs)
+	return s.End.BrokerFDs - s.Start.BrokerFDs + s.End.WestonFDs - s.Start.WestonFDs
 }

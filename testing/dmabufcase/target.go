@@ -113,19 +113,49 @@ func (d *driver) target2D(f *format, ref *reference) (*target, error) {
 	if t.block, err = d.g.Pages.Scattered(uint64(4 * ref.W * ref.H)); err != nil {
 		return nil, err
 	}
-	attach := virtiogpu.ResourceAttachBacking{ResourceID: t.id, NrEntries: uint32(len(t.block.Entries))}
-	err = d.do(func(dst []byte) []byte {
-		dst = attach.Append(dst)
+	if err := d.attach(t); err != nil {
+		return nil, err
+	}
+	t.paint(ref, t.bounds)
+	return t, t.transfer(t.bounds)
+}
+
+// touch uploads to a texture that is never shown, once through the guest's context
+// and once through the renderer's own, so that neither stays bound to one that was.
+func (d *driver) touch() error {
+	t, err := d.target3D(&formats3D[0], 1, 1, false)
+	if err != nil {
+		return err
+	}
+	t.upload(t.bounds, newReference(1, 1), func(int, int) rgba { return rgba{} })
+	t.clear(rgba{})
+	if err := d.submit(); err != nil {
+		return err
+	}
+	if t.block, err = d.g.Pages.Scattered(4); err != nil {
+		return err
+	}
+	if err := d.attach(t); err != nil {
+		return err
+	}
+	c := virtiogpu.TransferHost3D{CtrlHdr: virtiogpu.CtrlHdr{Type: virtiogpu.CmdTransferToHost3D},
+		Box: virtiogpu.Box{W: 1, H: 1, D: 1}, ResourceID: t.id}
+	if err := d.do(c.Append); err != nil {
+		return err
+	}
+	return t.unref()
+}
+
+// attach gives the host the pages of the target's block.
+func (d *driver) attach(t *target) error {
+	c := virtiogpu.ResourceAttachBacking{ResourceID: t.id, NrEntries: uint32(len(t.block.Entries))}
+	return d.do(func(dst []byte) []byte {
+		dst = c.Append(dst)
 		for _, e := range t.block.Entries {
 			dst = virtiogpu.MemEntry{Addr: e.Addr, Length: e.Len}.Append(dst)
 		}
 		return dst
 	})
-	if err != nil {
-		return nil, err
-	}
-	t.paint(ref, t.bounds)
-	return t, t.transfer(t.bounds)
 }
 
 // paint is the guest's CPU drawing into the backing.

@@ -88,7 +88,9 @@ func runHost(ctx context.Context, root *lab.Root, progs *programs, host, only, o
 	defer cancel()
 	switch host {
 	case dmabufcase.HostVM:
-		return runVM(ctx, root, progs, only, out)
+		err := runVM(ctx, root, progs, out, fmt.Sprintf("-worker %s -only '%s'", host, only))
+		stages, readErr := readWorker(out)
+		return stages, errors.Join(err, readErr)
 	case dmabufcase.HostPlain:
 		fmt.Println("running the cases on this machine")
 		err := work(ctx, host, progs.broker, out, only)
@@ -101,30 +103,33 @@ func runHost(ctx context.Context, root *lab.Root, progs *programs, host, only, o
 // inVM is where the programs lie in the machine: in memory, not on the share.
 const inVM = "/tmp/dmabuf"
 
-// runVM boots the machine that has dma-bufs and runs the cases in it.
-func runVM(ctx context.Context, root *lab.Root, progs *programs, only, out string) ([]dmabufcase.StageResult, error) {
+// runVM boots the machine that has dma-bufs, runs this command in it with the
+// arguments of a worker, and copies what it leaves to out.
+func runVM(ctx context.Context, root *lab.Root, progs *programs, out, worker string) error {
 	fmt.Println("booting a virtual machine that has dma-bufs")
 	begun := time.Now()
 	vm, err := root.StartHostVM(ctx, lab.VMConfig{Output: os.Stdout})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer vm.Close()
 	for _, file := range []string{progs.broker, progs.self} {
 		if _, err := vm.PutFile(file); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	fmt.Printf("it is up after %.1f s (accelerator: %s); running the cases in it\n", time.Since(begun).Seconds(), vm.Config.Accel)
+	fmt.Printf("it is up after %.1f s (accelerator: %s)\n", time.Since(begun).Seconds(), vm.Config.Accel)
 	script := fmt.Sprintf(`set -e
 mkdir -p %[1]s /lab/share/out
 cp /lab/share/gpubroker /lab/share/dmabuf %[1]s/
 cd %[1]s
-exec ./dmabuf -worker vm -gpubroker %[1]s/gpubroker -dir /lab/share/out -only '%[2]s'
-`, inVM, only)
-	_, err = vm.Check(ctx, script)
-	stages, readErr := readWorker(filepath.Join(vm.Share, "out"))
-	return stages, errors.Join(err, readErr, copyFiles(filepath.Join(vm.Share, "out"), out))
+exec ./dmabuf %[2]s -gpubroker %[1]s/gpubroker -dir /lab/share/out
+`, inVM, worker)
+	_, code, err := vm.Run(ctx, script)
+	if err == nil && code != 0 {
+		err = fmt.Errorf("the cases in the virtual machine ended with code %d", code)
+	}
+	return errors.Join(err, copyFiles(filepath.Join(vm.Share, "out"), out))
 }
 
 func readWorker(dir string) ([]dmabufcase.StageResult, error) {

@@ -15,7 +15,8 @@ import (
 )
 
 func main() {
-	worker := flag.String("worker", "", "run the cases of a `HOST` (vm or plain) here; used by the command itself")
+	nested := flag.Bool("nested", false, "boot a guest inside the virtual machine instead, with kmscube; takes many minutes")
+	worker := flag.String("worker", "", "run the cases of a `HOST` (vm or plain), or nested, here; used by the command itself")
 	binary := flag.String("gpubroker", "", "`FILE` of gpubroker, for -worker")
 	dir := flag.String("dir", "", "`FOLDER` for the results, for -worker")
 	only := flag.String("only", "", "run only the stages and cases whose names contain `TEXT`: STAGE or STAGE/CASE")
@@ -23,9 +24,14 @@ func main() {
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	var err error
-	if *worker != "" {
+	switch {
+	case *worker == "nested":
+		err = workNested(ctx, *binary, *dir)
+	case *worker != "":
 		err = work(ctx, *worker, *binary, *dir, *only)
-	} else {
+	case *nested:
+		err = runNested(ctx)
+	default:
 		err = run(ctx, *hosts, *only)
 	}
 	stop()
