@@ -73,21 +73,36 @@ func noise(c *net.UnixConn, rnd *rand.Rand) error {
 	return err
 }
 
-// nonsense is messages that are framed well, with contents and descriptors that
-// mean nothing.
+// shapes are the requests with the size of their payload in bytes and the number of
+// their descriptors (QEMU's docs/interop/vhost-user.rst).
+var shapes = []struct {
+	req       uint32
+	size, fds int
+}{
+	{1, 0, 0}, {2, 8, 0}, {3, 0, 0}, {4, 0, 0}, {5, 8 + 32, 1}, {8, 8, 0}, {9, 40, 0}, {10, 8, 0}, {11, 8, 0},
+	{12, 8, 1}, {13, 8, 1}, {14, 8, 1}, {15, 0, 0}, {16, 8, 0}, {17, 0, 0}, {18, 8, 0}, {21, 0, 1}, {24, 12 + 24, 0},
+	{25, 12 + 24, 0}, {33, 0, 1}, {34, 0, 0}, {36, 0, 0}, {37, 40, 1}, {38, 40, 0}, {44, 0, 0},
+}
+
+// nonsense is messages that are framed well and often of the right shape, with
+// contents and descriptors that mean nothing.
 func nonsense(c *net.UnixConn, rnd *rand.Rand) error {
 	for range 300 {
-		payload := make([]byte, []int{0, 8, 8, 16, 24, 40, 72}[rnd.IntN(7)])
+		shape := shapes[rnd.IntN(len(shapes))]
+		if rnd.IntN(100) == 0 {
+			shape.req, shape.size, shape.fds = uint32(rnd.IntN(64)), rnd.IntN(100), rnd.IntN(4)
+		}
+		payload := make([]byte, shape.size)
 		for i := range payload {
-			if rnd.IntN(3) == 0 { // mostly zeros: valid indices are small
-				payload[i] = byte(rnd.Uint32())
+			if rnd.IntN(4) == 0 { // mostly zeros: valid indices are small
+				payload[i] = byte(rnd.Uint32() & rnd.Uint32() & rnd.Uint32())
 			}
 		}
 		flags := uint32(1)
 		if rnd.IntN(2) == 0 {
 			flags |= 1 << 3 // NEED_REPLY
 		}
-		if err := message(c, uint32(rnd.IntN(48)), flags, payload, rnd.IntN(3)); err != nil {
+		if err := message(c, shape.req, flags, payload, shape.fds); err != nil {
 			return err
 		}
 	}

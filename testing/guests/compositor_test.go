@@ -5,18 +5,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/gpubroker/gpubroker/testing/lab"
-	"github.com/gpubroker/gpubroker/testing/lab/labtest"
 	"github.com/gpubroker/gpubroker/testing/report"
 )
 
 // TestCompositorLife: the compositor hangs, crashes and comes back while the guest
 // draws. The guest never notices.
 func TestCompositorLife(t *testing.T) {
-	t.Parallel()
-	r := waylandRig(t, "--virgl=on")
-	r.vm = labtest.VM(t, lab.VMConfig{SMP: 1, Devices: r.gpu("vhost-user-gpu-pci")})
-	share(t, r.vm, bin(t, "guestpaint"))
+	r := machine(t)
 	check(t, r.vm, startCube)
 	r.turns(t, 10)
 

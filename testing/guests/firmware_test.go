@@ -56,9 +56,7 @@ func TestFirmware(t *testing.T) {
 			qmp(t, r.vm, "system_reset", nil)
 		}
 	}
-	if st := r.status(); st.Errors+st.RingErrors > 0 {
-		t.Errorf("%d commands failed, %d ring errors", st.Errors, st.RingErrors)
-	}
+	r.noErrors(t)
 }
 
 // logo reports whether OVMF's logo is there: half of it is orange on white.

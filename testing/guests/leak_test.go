@@ -56,14 +56,14 @@ func (r *rig) memory() (kib int) {
 	return 0
 }
 
-// settlesAt waits until the broker holds what it held before; memory is not
-// counted here.
+// settlesAt waits until the broker holds no more than before; memory is not counted
+// here.
 func (r *rig) settlesAt(t *testing.T, when string, want footprint) {
 	t.Helper()
 	var got footprint
-	eventually(t, 10*time.Second, "after "+when+" the broker holds what it held before", func() bool {
+	eventually(t, 10*time.Second, "after "+when+" the broker holds no more than before", func() bool {
 		got = r.footprint()
-		return got.fds == want.fds && got.imports == want.imports && got.resources == want.resources && got.contexts == want.contexts
+		return got.fds <= want.fds && got.imports <= want.imports && got.resources <= want.resources && got.contexts <= want.contexts
 	}, func() string { return fmt.Sprintf("it holds %v, before %v", got, want) })
 }
 

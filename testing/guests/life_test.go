@@ -12,14 +12,29 @@ import (
 // rounds is how often each event of a machine's life comes in a row.
 const rounds = 10
 
-// TestMachineLife: one broker process and one QEMU. The machine stops and goes on,
-// its driver is unloaded and loaded, and it reboots while it draws, ten times each;
-// what the broker holds returns to what it was.
-func TestMachineLife(t *testing.T) {
+// machine is a broker in a compositor with a guest on one CPU, so that two of them
+// fit on two.
+func machine(t *testing.T) *rig {
+	t.Helper()
 	t.Parallel()
 	r := waylandRig(t, "--virgl=on")
 	r.vm = labtest.VM(t, lab.VMConfig{SMP: 1, Devices: r.gpu("vhost-user-gpu-pci")})
 	share(t, r.vm, bin(t, "guestpaint"))
+	return r
+}
+
+// noErrors: nothing that an ordinary guest does is an error.
+func (r *rig) noErrors(t *testing.T) {
+	t.Helper()
+	if st := r.status(); st.Errors+st.RingErrors > 0 {
+		t.Errorf("%d commands failed, %d ring errors", st.Errors, st.RingErrors)
+	}
+}
+
+// TestStopAndReload: a machine stops and goes on while it draws, and its driver is
+// unloaded and loaded; what the broker holds returns to what it was.
+func TestStopAndReload(t *testing.T) {
+	r := machine(t)
 
 	t.Run("stop and cont", func(t *testing.T) {
 		check(t, r.vm, startCube+endCube) // whatever stays after a first run
@@ -62,31 +77,33 @@ func TestMachineLife(t *testing.T) {
 		}
 		r.checkGrowth(t, "module reload", half, r.footprint())
 	})
-	t.Run("reboot", func(t *testing.T) {
-		var before, half footprint
-		for i := range rounds {
-			check(t, r.vm, startCube)
-			r.turns(t, 5)
-			qmp(t, r.vm, "system_reset", nil)
-			if err := r.vm.WaitBoot(t.Context(), 2+i); err != nil {
-				t.Fatal(err)
-			}
-			if i == 0 {
-				before = r.footprint() // the window is gone, the libraries are loaded
-				continue
-			}
-			r.settlesAt(t, "a reboot", before)
-			if i == rounds/2 {
-				half = r.footprint()
-			}
-		}
-		r.checkGrowth(t, "reboot", half, r.footprint())
+	r.noErrors(t)
+}
+
+// TestReboot: a machine is reset while it draws in 3D, and draws again.
+func TestReboot(t *testing.T) {
+	r := machine(t)
+	var before, half footprint
+	for i := range rounds {
 		check(t, r.vm, startCube)
 		r.turns(t, 5)
-	})
-	if st := r.status(); st.Errors+st.RingErrors > 0 {
-		t.Errorf("%d commands failed, %d ring errors", st.Errors, st.RingErrors)
+		qmp(t, r.vm, "system_reset", nil)
+		if err := r.vm.WaitBoot(t.Context(), 2+i); err != nil {
+			t.Fatal(err)
+		}
+		switch i {
+		case 0:
+			before = r.footprint() // the window is gone, the libraries are loaded
+		case rounds / 2:
+			half = r.footprint()
+		default:
+			r.settlesAt(t, "a reboot", before)
+		}
 	}
+	r.checkGrowth(t, "reboot", half, r.footprint())
+	check(t, r.vm, startCube)
+	r.turns(t, 5)
+	r.noErrors(t)
 }
 
 // unloadDriver takes the console off the screen and the driver out of the kernel.
@@ -96,6 +113,23 @@ done
 for i in $(seq 50); do rmmod virtio_gpu 2>/tmp/rmmod && break; sleep 0.1; done
 [ ! -e /sys/module/virtio_gpu ] || { cat /tmp/rmmod; false; }
 `
+
+// everyEvent takes a machine that draws through each event once, and leaves it
+// drawing.
+func (r *rig) everyEvent(t *testing.T) {
+	t.Helper()
+	qmp(t, r.vm, "stop", nil)
+	qmp(t, r.vm, "cont", nil)
+	r.turns(t, 5)
+	check(t, r.vm, endCube+unloadDriver+startCube)
+	r.turns(t, 5)
+	qmp(t, r.vm, "system_reset", nil)
+	if err := r.vm.WaitBoot(t.Context(), 2); err != nil {
+		t.Fatal(err)
+	}
+	check(t, r.vm, startCube)
+	r.turns(t, 5)
+}
 
 // TestManyMachines: one broker process and one machine after the other on its
 // socket. They end by quit or by a crash, and are of both versions of QEMU.
@@ -115,6 +149,9 @@ func TestManyMachines(t *testing.T) {
 		r.vm = labtest.VM(t, cfg)
 		check(t, r.vm, startCube)
 		r.turns(t, 5)
+		if i == 6 {
+			r.everyEvent(t)
+		}
 		if crash {
 			r.vm.Kill()
 		} else {
@@ -138,7 +175,5 @@ func TestManyMachines(t *testing.T) {
 		}
 	}
 	r.checkGrowth(t, "machines", half, r.footprint())
-	if st := r.status(); st.Errors+st.RingErrors > 0 {
-		t.Errorf("%d commands failed, %d ring errors", st.Errors, st.RingErrors)
-	}
+	r.noErrors(t)
 }

@@ -72,9 +72,9 @@ func TestQEMUDisplay(t *testing.T) {
 				}
 				golden.Keep(t, "QEMU cube", img)
 			})
-			st := r.status()
-			if st.Errors+st.RingErrors > 0 || st.Display != "qemu" || st.BytesCopied == 0 {
-				t.Errorf("%d commands failed, %d ring errors, display %s, %d bytes copied", st.Errors, st.RingErrors, st.Display, st.BytesCopied)
+			r.noErrors(t)
+			if st := r.status(); st.Display != "qemu" || st.BytesCopied == 0 || st.Frames.DMABuf != 0 {
+				t.Errorf("display %s, %d bytes copied, frames %+v", st.Display, st.BytesCopied, st.Frames)
 			}
 		})
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -94,11 +95,30 @@ func startBroker(t *testing.T, opt brokerproc.Options) *brokerproc.Broker {
 		} else {
 			t.Log(summary)
 		}
+		if !t.Failed() {
+			logWarnings(t, b.Log())
+		}
 		if t.Failed() {
 			t.Logf("gpubroker said:\n%s", b.Log())
 		}
 	})
 	return b
+}
+
+// logWarnings shows the first warnings of a test that passed.
+func logWarnings(t *testing.T, log string) {
+	n := 0
+	for line := range strings.Lines(log) {
+		if !strings.Contains(line, "  WARN  ") && !strings.Contains(line, "  ERROR  ") {
+			continue
+		}
+		if n++; n <= 10 {
+			t.Log(strings.TrimSpace(line))
+		}
+	}
+	if n > 10 {
+		t.Logf("and %d more", n-10)
+	}
 }
 
 // waylandRig is a broker that shows its guest in a headless weston whose output
