@@ -50,9 +50,10 @@ test: setup lab $(STEP) ## lint, all tests, race detector, arm64, fuzzing, dma-b
 	@$(STEP) -report out/test/report.json -summary
 
 .PHONY: test-full
-test-full: test ## make test, and a guest within a guest (minutes)
+test-full: test ## make test, and guests within a guest (add half an hour)
 	@$(STEP) -report out/test-full/report.json -test nested -- env CGO_ENABLED=0 GPUBROKER_VM=1 GPUBROKER_FULL=1 \
 		go test -p 1 -count=1 -timeout 60m -run Nested ./...
+	go run ./testing/cmd/dmabuf -nested
 
 .PHONY: smoke
 smoke: setup $(STEP) ## build and the quick tests, without guests or compositors
