@@ -39,6 +39,18 @@ func (h Held) noMoreThan(before Held) bool {
 		h.ImportsLive <= before.ImportsLive && h.DMABufs <= before.DMABufs+boundTextures
 }
 
+// atMostOneTextureMore reports whether h has what before had, but for one texture that
+// weston's GL context may still be bound to.
+func (h Held) atMostOneTextureMore(before Held) bool {
+	if h.WestonFDs == before.WestonFDs+1 {
+		h.WestonFDs--
+	}
+	if h.DMABufs == before.DMABufs+1 {
+		h.DMABufs--
+	}
+	return h.sameCounts(before)
+}
+
 func openFDs(pid int) (int, error) {
 	ents, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
 	if err != nil {
