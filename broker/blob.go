@@ -30,9 +30,14 @@ type blob struct {
 	host     *dmabuf.FD
 	memfd    bool // host is a memfd of ours
 	mapInfo  uint32
-	cpu      []byte // host, mapped for the copy tier when that is needed
+	cpu      [1][]byte // host, mapped for the copy tier when that is needed
 	exported bool
 	hostErr  error
+
+	// texture is the renderer's export of what it draws, made once.
+	texture    *dmabuf.Buffer
+	textured   bool
+	textureErr error
 
 	// pages is a dma-buf of all of its pages, made once.
 	pages    *dmabuf.FD
@@ -204,18 +209,21 @@ func (d *Device) hostMemory(res *resource) (*dmabuf.FD, error) {
 	return b.host, b.hostErr
 }
 
-// destroyBlob lets go of a blob's memory. The guest is expected to unmap first;
+// unplaceBlob takes a blob out of the window. The guest is expected to unmap first;
 // if it did not, that is done now.
-func (d *Device) destroyBlob(res *resource) {
-	b := res.blob
-	if b.place != nil {
+func (d *Device) unplaceBlob(res *resource) {
+	if b := res.blob; b.place != nil {
 		d.unmapPlace(b.place, nil)
 		b.place = nil
 	}
-	if b.cpu != nil {
-		_ = dmabuf.Unmap(b.cpu)
-		b.cpu = nil
-	}
+}
+
+// free lets go of a blob's memory.
+func (b *blob) free() {
+	_ = dmabuf.Unmap(b.cpu[0])
+	b.cpu[0] = nil
+	b.texture.Release()
+	b.texture = nil
 	_ = b.pages.Close()
 	_ = b.host.Close()
 }
@@ -288,18 +296,16 @@ func checkLayout(l *layout, size uint64) error {
 func (d *Device) blobBuffer(p *picture) (*dmabuf.Buffer, error) {
 	b := p.res.blob
 	if b.drawn {
-		buf, err := d.rend.Export(p.res.id)
+		buf, err := d.blobTexture(p.res)
 		if err != nil {
 			return nil, err
 		}
-		d.stats.Exports.Add(1)
 		if buf.Width != p.layout.w || buf.Height != p.layout.h {
 			err = fmt.Errorf("%w: the renderer has %dx%d pixels, the guest says %dx%d", virtiogpu.ErrInvalidParameter,
 				buf.Width, buf.Height, p.layout.w, p.layout.h)
-			buf.Release()
 			return nil, err
 		}
-		return buf, nil
+		return buf.Retain(), nil
 	}
 	why := d.blobPages(p.res)
 	if why == nil && !d.sink.Accepts(p.layout.fourcc, dmabuf.ModLinear) {
@@ -314,6 +320,18 @@ func (d *Device) blobBuffer(p *picture) (*dmabuf.Buffer, error) {
 		}
 	}
 	return nil, why
+}
+
+// blobTexture exports what the renderer draws into a blob, once.
+func (d *Device) blobTexture(res *resource) (*dmabuf.Buffer, error) {
+	b := res.blob
+	if !b.textured {
+		b.textured = true
+		if b.texture, b.textureErr = d.rend.Export(res.id); b.textureErr == nil {
+			d.stats.Exports.Add(1)
+		}
+	}
+	return b.texture, b.textureErr
 }
 
 func (d *Device) wrapBlob(p *picture, fd *dmabuf.FD, kind dmabuf.Kind, origin string) (*dmabuf.Buffer, error) {
@@ -364,27 +382,35 @@ var errNoUDMABuf = errors.New("/dev/udmabuf cannot be used")
 
 // copyBlob completes c, a copy from a rectangle of a blob's memory, and runs it.
 func (d *Device) copyBlob(c *shmfallback.Copy, p *picture, rect display.Rect, to dmabuf.Fourcc) error {
-	b := p.res.blob
-	if b.memfd {
-		if b.cpu == nil {
-			mem, err := dmabuf.Map(b.host, dmabuf.PageAlign(int64(b.size)), false)
-			if err != nil {
-				return err
-			}
-			b.cpu = mem
-		}
-		d.seg[0] = b.cpu
-		c.Src = d.seg[:]
-	} else {
-		c.Src = p.res.backing.Segs
-	}
 	var err error
+	if c.Src, err = p.res.segments(); err != nil {
+		return err
+	}
 	if c.Convert, err = shmfallback.ConvertFor(p.layout.fourcc, to); err != nil {
 		return err
 	}
 	c.SrcStride = p.layout.strides[0]
 	c.SrcOffset = uint64(p.layout.offsets[0]) + uint64(rect.Y)*uint64(c.SrcStride) + uint64(rect.X)*4
 	return d.meter.CopyRect(c)
+}
+
+// segments returns a blob's memory for the copy tier; valid until freeMemory.
+func (res *resource) segments() ([][]byte, error) {
+	b := res.blob
+	if res.backing != nil {
+		return res.backing.Segs, nil
+	}
+	if b.cpu[0] == nil {
+		if b.host == nil {
+			return nil, fmt.Errorf("%w: the blob's memory is the renderer's", virtiogpu.ErrUnspec)
+		}
+		mem, err := dmabuf.Map(b.host, dmabuf.PageAlign(int64(b.size)), false)
+		if err != nil {
+			return nil, err
+		}
+		b.cpu[0] = mem
+	}
+	return b.cpu[:], nil
 }
 
 // promoteBlob tells the renderer of a guest blob that a context uses. Where the

@@ -9,6 +9,7 @@ import (
 	"github.com/gpubroker/gpubroker/broker/edid"
 	"github.com/gpubroker/gpubroker/broker/guestmem"
 	"github.com/gpubroker/gpubroker/broker/virtiogpu"
+	"github.com/gpubroker/gpubroker/broker/wayland/proxy"
 	"github.com/gpubroker/gpubroker/dmabuf"
 	"github.com/gpubroker/gpubroker/shmfallback"
 	"github.com/gpubroker/gpubroker/virgl"
@@ -138,33 +139,64 @@ func (d *Device) resourceUnref(r *request) error {
 	if err != nil {
 		return err
 	}
-	d.destroyResource(res)
+	d.destroyResource(res, fmt.Errorf("%w: the guest gave it up", proxy.ErrUnknownResource))
 	return nil
 }
 
 // destroyResource takes the resource out of the table and off every scanout.
-// A buffer of it that the display still looks at lives on until it lets go.
-func (d *Device) destroyResource(res *resource) {
+// A buffer of it that the display still looks at lives on until it lets go; why is
+// what those who have it open hear from now on.
+func (d *Device) destroyResource(res *resource, why error) {
 	for h := range d.scanouts {
 		if res.heads&(1<<h) != 0 {
 			d.disableHead(h)
 		}
 	}
 	d.presents.forget(res)
+	if res.handles > 0 {
+		d.keep(res)
+	}
+	res.gone = why
 	d.dropPictures(res)
-	res.buf.Release()
-	res.buf = nil
 	if res.blob != nil {
-		d.destroyBlob(res)
+		d.unplaceBlob(res)
 	}
 	if res.inRenderer() {
 		d.rend.UnrefResource(res.id)
+	}
+	if res.handles == 0 {
+		res.freeMemory()
+	}
+	delete(d.resources, res.id)
+}
+
+// keep makes what those who have a resource open may still ask for, while the
+// renderer knows it.
+func (d *Device) keep(res *resource) {
+	if !res.inRenderer() {
+		return
+	}
+	if buf, err := d.export(res); buf != nil && err == nil {
+		res.kept = buf.Retain()
+	}
+	if res.blob != nil && res.blob.mem != virtiogpu.BlobMemGuest {
+		_, _ = d.hostMemory(res) // keeps its error
+	}
+}
+
+// freeMemory lets go of the memory of a resource that is in no table and nobody has
+// open.
+func (res *resource) freeMemory() {
+	res.kept.Release()
+	res.buf.Release()
+	res.kept, res.buf = nil, nil
+	if res.blob != nil {
+		res.blob.free()
 	}
 	if res.backing != nil {
 		res.backing.Close()
 		res.backing = nil
 	}
-	delete(d.resources, res.id)
 }
 
 func (d *Device) resourceAttachBacking(r *request) error {

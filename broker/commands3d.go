@@ -96,6 +96,8 @@ func (d *Device) ctxDestroy(r *request) error {
 	// Fences of the context never signal once it is gone.
 	d.fences.signal(c.id, d.lastFence)
 	d.presents.signal(c.id, d.lastFence)
+	d.drawnUpTo(c.id, d.lastFence)
+	c.dropPins()
 	d.dropRings(c.id)
 	d.rend.DestroyContext(c.id)
 	delete(d.contexts, c.id)

@@ -12,6 +12,7 @@ import (
 	"github.com/gpubroker/gpubroker/broker/vhostuser"
 	"github.com/gpubroker/gpubroker/broker/virtiogpu"
 	"github.com/gpubroker/gpubroker/broker/virtq"
+	"github.com/gpubroker/gpubroker/broker/wayland/proxy"
 	"github.com/gpubroker/gpubroker/dmabuf"
 	"github.com/gpubroker/gpubroker/shmfallback"
 	"github.com/gpubroker/gpubroker/virgl"
@@ -45,7 +46,10 @@ type DeviceConfig struct {
 	// HeadSizes, if set, hears of the sizes of the heads' pictures when one changes.
 	// Called on the render thread; it returns at once.
 	HeadSizes func([]input.Size)
-	Log       *zap.Logger
+	// Import says that this is the device that imports guest memory: no scanouts, no
+	// contexts, and a resource belongs to the first client that names it.
+	Import bool
+	Log    *zap.Logger
 }
 
 // FenceRelay stands between the renderer, which needs its fence function before
@@ -98,7 +102,11 @@ type Device struct {
 	lastFence  uint32                // id given last
 	lastSubmit uint64                // how many times contexts gave the GPU work
 	presents   presentQueue
-	pacer      display.Pacer // the sink, if it is one
+	drawWaits  []*drawWait    // clients' frames
+	namings    []*naming      // clients' namings of resources that do not exist yet
+	epoch      uint64         // how often the device was reset
+	formats    []proxy.Format // what the renderer draws and samples, once asked for
+	pacer      display.Pacer  // the sink, if it is one
 	caps       [display.MaxHeads]paceTimer
 
 	// Reused, so that a frame allocates nothing.
@@ -278,6 +286,9 @@ func (d *Device) Reset() {
 	d.fences.clear()
 	clear(d.rings)
 	d.presents.clear()
+	d.epoch++
+	d.failDrawWaits(proxy.ErrGone)
+	d.failNamings(proxy.ErrGone)
 	for _, s := range d.waiting {
 		s.done = true
 	}
@@ -288,9 +299,10 @@ func (d *Device) Reset() {
 		d.hideCursor(h)
 	}
 	for _, r := range d.resources {
-		d.destroyResource(r)
+		d.destroyResource(r, proxy.ErrGone)
 	}
-	for id := range d.contexts {
+	for id, c := range d.contexts {
+		c.dropPins()
 		d.rend.DestroyContext(id)
 	}
 	clear(d.contexts)

@@ -43,6 +43,7 @@ func (d *Device) fenceSignalled(ctx, id uint32) {
 	d.completeFences()
 	d.presents.signal(ctx, id)
 	d.showReady()
+	d.drawnUpTo(ctx, id)
 }
 
 // signalled reports whether the renderer said so of a fence before its command

@@ -92,12 +92,7 @@ func (p *presentQueue) clear() { *p = presentQueue{} }
 // fencePresent decides what the frame waits for: the newest fence of the context
 // that drew last among those that hold the resource.
 func (d *Device) fencePresent(p *present) {
-	var drew *guestContext
-	for _, id := range p.res.ctxs {
-		if c := d.contexts[id]; c != nil && (drew == nil || c.submits > drew.submits) {
-			drew = c
-		}
-	}
+	drew := d.lastDrawer(p.res)
 	if drew == nil || drew.idle {
 		p.done = true
 		return

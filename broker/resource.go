@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/gpubroker/gpubroker/broker/guestmem"
+	"github.com/gpubroker/gpubroker/broker/wayland/proxy"
 	"github.com/gpubroker/gpubroker/dmabuf"
 	"github.com/gpubroker/gpubroker/virgl"
 )
@@ -45,6 +46,15 @@ type resource struct {
 	// pics are its pictures; a classic resource has at most one.
 	pics []*picture
 
+	// handles is how many times it is open (handle). What the guest gave up stays
+	// until that is 0; gone says why it is in no table any more.
+	handles int
+	gone    error
+	kept    *dmabuf.Buffer // its export, once it is gone
+	left    []uint32       // contexts that it was detached from while it was open
+	owner   proxy.Owner    // of the import device's: who named it first
+	owned   bool
+
 	uuid    [16]byte
 	hasUUID bool
 }
@@ -74,14 +84,21 @@ func (r *resource) attachCtx(ctx uint32) {
 func (r *resource) detachCtx(ctx uint32) {
 	if i := slices.Index(r.ctxs, ctx); i >= 0 {
 		r.ctxs = slices.Delete(r.ctxs, i, i+1)
+		if r.handles > 0 && len(r.left) < maxLeft && !slices.Contains(r.left, ctx) {
+			r.left = append(r.left, ctx)
+		}
 	}
 }
+
+// maxLeft limits resource.left; few contexts share a resource.
+const maxLeft = 16
 
 // guestContext is one row of the context table.
 type guestContext struct {
 	id   uint32
 	init uint32
 	name string
+	pins []*handle // resources that it named and nobody opened yet
 
 	submits   uint64 // position of its last SUBMIT_3D among all contexts'
 	fence     uint32 // newest renderer fence

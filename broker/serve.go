@@ -29,10 +29,11 @@ type request struct {
 	screen int
 }
 
-// serve drains a queue. It is the watch of the queue's kick eventfd.
-func (d *Device) serve(u *queue, kind virtiogpu.QueueKind, kicked bool) {
+// serve drains a queue. It is the watch of the queue's kick eventfd. It reports
+// whether it left something for the next turn.
+func (d *Device) serve(u *queue, kind virtiogpu.QueueKind, kicked bool) (more bool) {
 	if u.q == nil {
-		return
+		return false
 	}
 	if kicked {
 		// The eventfd's file description is shared with QEMU: its flags stay as
@@ -44,6 +45,7 @@ func (d *Device) serve(u *queue, kind virtiogpu.QueueKind, kicked bool) {
 	for n := 0; u.q != nil; n++ {
 		if n == batch {
 			d.cfg.Loop.Again()
+			more = true
 			break
 		}
 		ok, err := u.q.Next(&d.chain)
@@ -51,7 +53,7 @@ func (d *Device) serve(u *queue, kind virtiogpu.QueueKind, kicked bool) {
 			d.stats.RingErrors.Add(1)
 			d.quiet.warn(d.log, "bad chain on virtqueue", zap.Int("queue", int(kind)), zap.Error(err))
 			if errors.Is(err, guestmem.ErrFault) && !ok {
-				return // the ring's memory is gone: the front-end must restart it
+				return false // the ring's memory is gone: the front-end must restart it
 			}
 			if ok {
 				d.ringOK(u.q.Push(d.chain.Head, 0))
@@ -69,6 +71,7 @@ func (d *Device) serve(u *queue, kind virtiogpu.QueueKind, kicked bool) {
 		d.ringOK(u.q.DisableKicks()) // more came in between
 	}
 	d.ringOK(u.q.Notify())
+	return more
 }
 
 // ringOK logs an error of the ring itself and reports whether there was none.
@@ -88,6 +91,9 @@ func (d *Device) serveChain(q *virtq.Queue, kind virtiogpu.QueueKind) {
 	err := d.fetch(r, c, kind)
 	if err == nil {
 		err = d.dispatch(r)
+	}
+	if len(d.namings) > 0 {
+		d.retryNamings()
 	}
 	d.stats.Commands.Add(1)
 	if err != nil && errors.Is(err, errSuspended) {
