@@ -30,6 +30,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if err == nil {
 		return exitOK
 	}
+	if code, ok := err.(exitCode); ok {
+		return int(code)
+	}
 	fmt.Fprintf(stderr, "%s: %v\n", cmd.CommandPath(), err)
 	if _, ok := err.(usageError); ok {
 		fmt.Fprintf(stderr, "Try '%s --help'.\n", cmd.CommandPath())
@@ -76,7 +79,7 @@ conventions for vhost-user back-ends say; 3D then needs --virgl.`,
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.Flags().BoolVarP(&print, "print-capabilities", "c", false, "print what this back-end can do, as JSON, and exit")
 	o.register(root.Flags())
-	root.AddCommand(newServe(logs), newVersion())
+	root.AddCommand(newServe(logs), newSmoke(), newVersion())
 	return root
 }
 

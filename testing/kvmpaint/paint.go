@@ -10,6 +10,7 @@ import (
 	"github.com/gpubroker/gpubroker/dmabuf"
 	"github.com/gpubroker/gpubroker/shmfallback"
 	"github.com/gpubroker/gpubroker/shmfallback/kvmslot"
+	"github.com/gpubroker/gpubroker/shmfallback/kvmslot/realmode"
 )
 
 // The picture. A real-mode segment has 64 KiB: rows of 512 bytes fit 128 times.
@@ -62,12 +63,12 @@ func program() []byte {
 // paint boots a guest that paints into a shared-memory buffer, the caller's. Nobody
 // copies: the guest's memory is the buffer.
 func paint() (*dmabuf.Buffer, error) {
-	m, err := newVM(codeAt)
+	m, err := realmode.New(codeAt)
 	if err != nil {
 		return nil, err
 	}
-	defer m.close()
-	slots, err := kvmslot.New(m.fd, kvmslot.Config{})
+	defer m.Close()
+	slots, err := kvmslot.New(m.FD(), kvmslot.Config{})
 	if err != nil {
 		return nil, err
 	}
@@ -88,7 +89,7 @@ func paint() (*dmabuf.Buffer, error) {
 	return picture, nil
 }
 
-func boot(m *vm, slots *kvmslot.Slots, code, picture *dmabuf.Buffer) error {
+func boot(m *realmode.VM, slots *kvmslot.Slots, code, picture *dmabuf.Buffer) error {
 	if stride := picture.Planes[0].Stride; stride != width*4 {
 		return fmt.Errorf("stride %d, the guest's program has %d", stride, width*4)
 	}
@@ -98,7 +99,7 @@ func boot(m *vm, slots *kvmslot.Slots, code, picture *dmabuf.Buffer) error {
 	if _, err := slots.Map(picture, pictureAt, true); err != nil {
 		return err
 	}
-	if err := m.run(); err != nil {
+	if err := m.Run(); err != nil {
 		_ = slots.Close()
 		return err
 	}

@@ -58,6 +58,9 @@ import (
 	"github.com/gpubroker/gpubroker/dmabuf"
 )
 
+// Built says whether this build has GL.
+const Built = true
+
 type reader struct {
 	display  C.EGLDisplay
 	context  C.EGLContext
@@ -111,11 +114,11 @@ func (r *reader) initGL() error {
 		return fmt.Errorf("glread: %w: %w", ErrNotSupported, err)
 	}
 	var err error
-	if r.plain, err = newProgram(plainSampler); err != nil {
+	if r.plain, err = newProgram(plainSampler + fragmentSource); err != nil {
 		return err
 	}
 	if r.imports {
-		r.external, err = newProgram(externalSampler)
+		r.external, err = newProgram(externalSampler + fragmentSource)
 	}
 	return err
 }
@@ -164,6 +167,11 @@ func (r *reader) Read(b *dmabuf.Buffer) (*image.NRGBA, error) {
 
 // importTexture binds a dma-buf to an external texture.
 func (r *reader) importTexture(tex uint32, b *dmabuf.Buffer) error {
+	return r.importTo(gl.TEXTURE_EXTERNAL_OES, tex, b)
+}
+
+// importTo binds a dma-buf to a texture; those of target TEXTURE_2D can be drawn to.
+func (r *reader) importTo(target, tex uint32, b *dmabuf.Buffer) error {
 	if !r.imports {
 		return fmt.Errorf("glread: import %v: %w: EGL lacks EGL_EXT_image_dma_buf_import", b, ErrNotSupported)
 	}
@@ -173,8 +181,8 @@ func (r *reader) importTexture(tex uint32, b *dmabuf.Buffer) error {
 		return fmt.Errorf("glread: import %v: %w: EGL error %#x", b, ErrImport, uint32(C.eglGetError()))
 	}
 	defer C.destroy_image(r.display, img) // the texture keeps the memory
-	gl.BindTexture(gl.TEXTURE_EXTERNAL_OES, tex)
-	bindImage(img)
+	gl.BindTexture(target, tex)
+	bindImage(target, img)
 	if e := gl.GetError(); e != gl.NO_ERROR {
 		return fmt.Errorf("glread: bind %v: %w: GL error %#x", b, ErrImport, e)
 	}

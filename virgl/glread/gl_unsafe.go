@@ -17,7 +17,7 @@ import (
 
 func freeString(s *C.char) { C.free(unsafe.Pointer(s)) }
 
-// bindImage makes an EGLImage the contents of the bound external texture.
-func bindImage(img C.EGLImageKHR) {
-	gl.EGLImageTargetTexture2DOES(gl.TEXTURE_EXTERNAL_OES, unsafe.Pointer(img))
+// bindImage makes an EGLImage the contents of the texture that is bound to target.
+func bindImage(target uint32, img C.EGLImageKHR) {
+	gl.EGLImageTargetTexture2DOES(target, unsafe.Pointer(img))
 }

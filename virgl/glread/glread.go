@@ -14,6 +14,7 @@ package glread
 import (
 	"errors"
 	"image"
+	"image/color"
 
 	"github.com/gpubroker/gpubroker/dmabuf"
 )
@@ -37,6 +38,16 @@ type Reader interface {
 	// dmabuf.KindShm with four bytes a pixel uploaded. The error wraps ErrImport when
 	// the driver does not take the format, modifier or stride.
 	Read(b *dmabuf.Buffer) (*image.NRGBA, error)
+	// Paint draws the picture of [Painted] into a dma-buf, with shaders, and waits until
+	// it is there. The error wraps ErrImport when the driver does not render into it.
+	Paint(b *dmabuf.Buffer) error
 	// Close destroys the context.
 	Close() error
+}
+
+// Painted is what [Reader.Paint] draws at a place of a picture of w × h pixels, row 0
+// first in memory; the hardware may round to a neighbour.
+func Painted(x, y, w, h int) color.NRGBA {
+	part := func(i, n int) uint8 { return uint8((255*(2*i+1) + n) / (2 * n)) }
+	return color.NRGBA{R: part(x, w), G: part(y, h), B: 64, A: 255}
 }

@@ -31,9 +31,9 @@ void main() { gl_FragColor = texture2D(tex, gl_FragCoord.xy / size); }
 `
 )
 
-func newProgram(sampler string) (program, error) {
+func newProgram(fragment string) (program, error) {
 	p := program{id: gl.CreateProgram()}
-	for kind, source := range map[uint32]string{gl.VERTEX_SHADER: vertexSource, gl.FRAGMENT_SHADER: sampler + fragmentSource} {
+	for kind, source := range map[uint32]string{gl.VERTEX_SHADER: vertexSource, gl.FRAGMENT_SHADER: fragment} {
 		s := gl.CreateShader(kind)
 		text, free := gl.Strs(source + "\x00")
 		gl.ShaderSource(s, 1, text, nil)
@@ -64,7 +64,7 @@ var corners = []float32{-1, -1, 1, -1, -1, 1, 1, 1}
 // draw draws the texture and reads it into img, row 0 first.
 func (p program) draw(target, tex uint32, img *image.NRGBA) error {
 	w, h := int32(img.Rect.Dx()), int32(img.Rect.Dy())
-	var color, fbo, vbo uint32
+	var color, fbo uint32
 	gl.GenRenderbuffers(1, &color)
 	defer gl.DeleteRenderbuffers(1, &color)
 	gl.BindRenderbuffer(gl.RENDERBUFFER, color)
@@ -76,16 +76,6 @@ func (p program) draw(target, tex uint32, img *image.NRGBA) error {
 	if s := gl.CheckFramebufferStatus(gl.FRAMEBUFFER); s != gl.FRAMEBUFFER_COMPLETE {
 		return fmt.Errorf("%w: framebuffer status %#x for %dx%d", ErrNotSupported, s, w, h)
 	}
-	gl.GenBuffers(1, &vbo)
-	defer gl.DeleteBuffers(1, &vbo)
-	gl.BindBuffer(gl.ARRAY_BUFFER, vbo)
-	gl.BufferData(gl.ARRAY_BUFFER, 4*len(corners), gl.Ptr(corners), gl.STATIC_DRAW)
-	gl.EnableVertexAttribArray(0)
-	gl.VertexAttribPointerWithOffset(0, 2, gl.FLOAT, false, 0, 0)
-
-	gl.Viewport(0, 0, w, h)
-	gl.UseProgram(p.id)
-	gl.Uniform2f(p.size, float32(w), float32(h))
 	gl.BindTexture(target, tex)
 	for name, value := range map[uint32]int32{
 		gl.TEXTURE_MIN_FILTER: gl.NEAREST, gl.TEXTURE_MAG_FILTER: gl.NEAREST,
@@ -93,12 +83,27 @@ func (p program) draw(target, tex uint32, img *image.NRGBA) error {
 	} {
 		gl.TexParameteri(target, name, value)
 	}
-	gl.DrawArrays(gl.TRIANGLE_STRIP, 0, 4)
+	p.fill(w, h)
 	gl.ReadPixels(0, 0, w, h, gl.RGBA, gl.UNSIGNED_BYTE, gl.Ptr(img.Pix))
 	if e := gl.GetError(); e != gl.NO_ERROR {
 		return fmt.Errorf("%w: GL error %#x", ErrImport, e)
 	}
 	return nil
+}
+
+// fill runs the program for every pixel of the framebuffer that is bound.
+func (p program) fill(w, h int32) {
+	var vbo uint32
+	gl.GenBuffers(1, &vbo)
+	defer gl.DeleteBuffers(1, &vbo)
+	gl.BindBuffer(gl.ARRAY_BUFFER, vbo)
+	gl.BufferData(gl.ARRAY_BUFFER, 4*len(corners), gl.Ptr(corners), gl.STATIC_DRAW)
+	gl.EnableVertexAttribArray(0)
+	gl.VertexAttribPointerWithOffset(0, 2, gl.FLOAT, false, 0, 0)
+	gl.Viewport(0, 0, w, h)
+	gl.UseProgram(p.id)
+	gl.Uniform2f(p.size, float32(w), float32(h))
+	gl.DrawArrays(gl.TRIANGLE_STRIP, 0, 4)
 }
 
 // flip turns a picture over.

@@ -1,6 +1,6 @@
 //go:build amd64
 
-package main
+package realmode
 
 import (
 	"fmt"
@@ -41,37 +41,39 @@ func kvmIoctl(fd uintptr, req, arg uintptr) (int, error) {
 	}
 }
 
-// vm is a virtual machine without memory.
-type vm struct {
+// VM is a virtual machine with one CPU and no memory: package kvmslot gives it some. It
+// belongs to one OS thread, as KVM wants it of a CPU: callers lock theirs.
+type VM struct {
 	fd    *dmabuf.FD
 	vcpu  *dmabuf.FD
 	state []byte // struct kvm_run
 }
 
-// newVM makes a virtual machine with one CPU in real mode that starts at ip.
-func newVM(ip uint64) (*vm, error) {
+// New makes a virtual machine whose CPU is in real mode and starts at address ip, below
+// 64 KiB. The caller closes it.
+func New(ip uint64) (*VM, error) {
 	kvm, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("realmode: %w: %w", ErrNotSupported, err)
 	}
 	defer func() { _ = kvm.Close() }()
 	raw, err := kvmIoctl(kvm.Fd(), kvmCreateVM, 0)
 	if err != nil {
 		return nil, err
 	}
-	m := &vm{fd: dmabuf.NewFD(raw, "kvm vm")}
+	m := &VM{fd: dmabuf.NewFD(raw, "kvm vm")}
 	size, err := kvmIoctl(kvm.Fd(), kvmVCPUMmap, 0)
 	if err == nil {
 		err = m.addCPU(size, ip)
 	}
 	if err != nil {
-		m.close()
+		m.Close()
 		return nil, err
 	}
 	return m, nil
 }
 
-func (m *vm) addCPU(size int, ip uint64) error {
+func (m *VM) addCPU(size int, ip uint64) error {
 	if _, err := kvmIoctl(uintptr(m.fd.Int()), kvmSetTSSAddr, tssAddr); err != nil {
 		return err
 	}
@@ -100,8 +102,11 @@ func (m *vm) addCPU(size int, ip uint64) error {
 	return err
 }
 
-// run runs the CPU until it halts.
-func (m *vm) run() error {
+// FD is the VM's descriptor, for kvmslot.New; it stays the VM's.
+func (m *VM) FD() *dmabuf.FD { return m.fd }
+
+// Run runs the CPU until it halts. It does not return while the guest does not.
+func (m *VM) Run() error {
 	if _, err := kvmIoctl(uintptr(m.vcpu.Int()), kvmRun, 0); err != nil {
 		return err
 	}
@@ -111,7 +116,8 @@ func (m *vm) run() error {
 	return nil
 }
 
-func (m *vm) close() {
+// Close destroys the machine. Slots of it must be closed before.
+func (m *VM) Close() {
 	if m.state != nil {
 		_ = unix.Munmap(m.state)
 	}
