@@ -56,10 +56,8 @@ test-full: test ## make test, and guests within a guest (add half an hour)
 	go run ./testing/cmd/dmabuf -nested
 
 .PHONY: smoke
-smoke: setup $(STEP) ## build and the quick tests, without guests or compositors
-	@rm -rf out/smoke
-	@$(STEP) -report out/smoke/report.json build -- env CGO_ENABLED=0 go build ./...
-	@$(STEP) -report out/smoke/report.json -test test -- env CGO_ENABLED=0 go test ./...
+smoke: setup lab ## gpubroker smoke here (shared memory) and where dma-bufs are
+	go run ./testing/cmd/smoke
 
 .PHONY: bench
 bench: setup $(STEP) ## benchmarks

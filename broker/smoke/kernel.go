@@ -110,7 +110,7 @@ func checkUDMABuf() Row {
 		}
 	}
 	list, bytes := dmabuf.UDMABufLimits()
-	return Row{State: OK, Seen: fmt.Sprintf("a dma-buf of scattered pages has the pages' bytes (limits: %d pieces, %d MiB)", list, bytes>>20)}
+	return Row{State: OK, Seen: fmt.Sprintf("a dma-buf of scattered pages has the pages' bytes (limits: %d pieces, %s)", list, size(uint64(bytes)))}
 }
 
 // checkHeaps: dma-bufs that need no GPU at all.
@@ -210,20 +210,22 @@ func checkNofile() Row {
 		return Row{State: Failed, Seen: "unknown", Cause: err.Error()}
 	}
 	const fix = "LimitNOFILE=65536 in the systemd unit, or 'nofile' in /etc/security/limits.conf"
-	seen := fmt.Sprintf("%d descriptors", lim.Cur)
+	// The Go runtime raises the soft limit to the hard one, but for one where it stands
+	// right below, so the hard one is what a user has set.
+	seen := fmt.Sprintf("%d descriptors", lim.Max)
 	high := int(min(lim.Cur, wantNofile)) - 1
 	fd, err := unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, high)
 	if err == nil {
 		_ = unix.Close(fd)
 	}
 	switch {
-	case lim.Cur < needNofile || err != nil:
+	case lim.Max < needNofile || err != nil:
 		r := Row{State: Failed, Needed: true, Seen: seen, Cause: fmt.Sprintf("a guest's desktop alone needs more than %d", needNofile), Fix: fix}
 		if err != nil {
 			r.Cause = fmt.Sprintf("descriptor %d cannot be had: %v", high, err)
 		}
 		return r
-	case lim.Cur < wantNofile:
+	case lim.Max < wantNofile:
 		return Row{State: Degraded, Seen: seen, Cause: fmt.Sprintf("every shared buffer needs one to four; %d leave no room for many", wantNofile), Fix: fix}
 	}
 	return Row{State: OK, Seen: seen}
@@ -231,7 +233,7 @@ func checkNofile() Row {
 
 func size(n uint64) string {
 	switch {
-	case n == unix.RLIM_INFINITY:
+	case n >= 1<<50: // RLIM_INFINITY, and more than any machine has
 		return "unlimited"
 	case n >= 1<<20:
 		return fmt.Sprintf("%d MiB", n>>20)

@@ -3,6 +3,7 @@ package smoke
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -21,7 +22,7 @@ func (r *Report) Print(w io.Writer, items bool) error {
 	line("state", "check", "what was seen")
 	for i := range r.Rows {
 		row := &r.Rows[i]
-		line(string(row.State), row.title(), row.Seen)
+		line(string(row.State), row.title(), row.seen())
 		if row.Cause != "" {
 			line("", "", "cause: "+row.Cause)
 		}
@@ -47,12 +48,31 @@ func (r *Report) Print(w io.Writer, items bool) error {
 	return err
 }
 
+// maxSubject is the longest subject that stands beside a check's name; longer ones
+// (sockets, programs) would make the column too wide.
+const maxSubject = 20
+
 func (row *Row) title() string {
-	if row.Subject == "" {
+	if row.Subject == "" || len(row.Subject) > maxSubject {
 		return row.Name
 	}
 	return row.Name + " " + row.Subject
 }
 
-// oneLine keeps a text of many lines (errors joined, a crash) on one row.
-func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
+func (row *Row) seen() string {
+	if len(row.Subject) > maxSubject {
+		return row.Subject + ": " + row.Seen
+	}
+	return row.Seen
+}
+
+// oneLine keeps a text of many lines (errors joined, a crash) on one row, each once.
+func oneLine(s string) string {
+	var lines []string
+	for line := range strings.Lines(s) {
+		if line = strings.TrimSpace(line); line != "" && !slices.Contains(lines, line) {
+			lines = append(lines, line)
+		}
+	}
+	return strings.Join(lines, "; ")
+}

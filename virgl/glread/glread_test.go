@@ -206,6 +206,46 @@ func TestReadDMABuf(t *testing.T) {
 	})
 }
 
+// TestPaint draws into a dma-buf and looks at its memory.
+func TestPaint(t *testing.T) {
+	withReader(t, func(r glread.Reader) {
+		shm := picture(t, nil, dmabuf.XRGB8888, false)
+		defer shm.Release()
+		if err := r.Paint(shm); !errors.Is(err, glread.ErrNotSupported) {
+			t.Errorf("into shared memory: %v, want ErrNotSupported", err)
+		}
+		u, err := dmabuf.OpenUDMABuf()
+		if err != nil {
+			t.Skip(err)
+		}
+		defer func() { _ = u.Close() }()
+		b := picture(t, u, dmabuf.XRGB8888, false)
+		defer b.Release()
+		if err := r.Paint(b); err != nil {
+			t.Error(err)
+			return
+		}
+		mem, done, err := b.CPURead()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer done()
+		for y := range height {
+			for x := range width {
+				want := make([]byte, 4)
+				store(want, dmabuf.XRGB8888, glread.Painted(x, y, width, height))
+				for i, got := range mem[y*stride+4*x:][:3] {
+					if d := int(got) - int(want[i]); d < -1 || d > 1 {
+						t.Errorf("pixel %d,%d has byte %d %d, want %d", x, y, i, got, want[i])
+						return
+					}
+				}
+			}
+		}
+	})
+}
+
 // TestReadVirgl draws with virgl, exports, and looks at the result through a second
 // GL context: whatever format the driver really stores, the colours must be right.
 func TestReadVirgl(t *testing.T) {
