@@ -381,7 +381,7 @@ func (d *Device) blobPages(res *resource) error {
 var errNoUDMABuf = errors.New("/dev/udmabuf cannot be used")
 
 // copyBlob completes c, a copy from a rectangle of a blob's memory, and runs it.
-func (d *Device) copyBlob(c *shmfallback.Copy, p *picture, rect display.Rect, to dmabuf.Fourcc) error {
+func (d *Device) copyBlob(m *shmfallback.Meter, c *shmfallback.Copy, p *picture, rect display.Rect, to dmabuf.Fourcc) error {
 	var err error
 	if c.Src, err = p.res.segments(); err != nil {
 		return err
@@ -391,7 +391,7 @@ func (d *Device) copyBlob(c *shmfallback.Copy, p *picture, rect display.Rect, to
 	}
 	c.SrcStride = p.layout.strides[0]
 	c.SrcOffset = uint64(p.layout.offsets[0]) + uint64(rect.Y)*uint64(c.SrcStride) + uint64(rect.X)*4
-	return d.meter.CopyRect(c)
+	return m.CopyRect(c)
 }
 
 // segments returns a blob's memory for the copy tier; valid until freeMemory.

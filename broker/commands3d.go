@@ -252,6 +252,7 @@ func (d *Device) submit3D(r *request) error {
 		return fmt.Errorf("%w: size %d is not a multiple of 4", virtiogpu.ErrInvalidParameter, len(stream))
 	}
 	d.stats.Submits.Add(1)
+	ctx.submitted++
 	d.touched(ctx.id)
 	err = d.rend.Submit(ctx.id, stream)
 	if err != nil {

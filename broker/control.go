@@ -16,25 +16,38 @@ import (
 // to read the answer.
 const controlTimeout = 5 * time.Second
 
-// Control answers requests on a unix stream socket: one line, "status" or
-// "counters", is answered with one JSON object and the end of the stream. An
-// unknown request gets {"error": …}.
+// Request is a request that a control socket answers: a line that begins with Name.
+// Usage is its form, for the answer to a request that makes no sense. Answer gets the
+// words behind the name and returns what goes out as JSON; its error goes out as
+// {"error": …}. It runs on the connection's goroutine, several at a time.
+type Request struct {
+	Name, Usage string
+	Answer      func(args []string) (any, error)
+}
+
+// Control answers requests on a unix stream socket (docs/control.md): one line is
+// answered with one JSON object and the end of the stream. An unknown request gets
+// {"error": …}.
 type Control struct {
-	ln     *net.UnixListener
-	status func(table bool) Status
-	wg     sync.WaitGroup
+	ln       *net.UnixListener
+	requests []Request
+	wg       sync.WaitGroup
 
 	mu    sync.Mutex
 	conns map[net.Conn]struct{} // guarded by mu
 }
 
-// ListenControl serves the socket at path, replacing one that nobody serves.
-func ListenControl(path string, status func(table bool) Status) (*Control, error) {
+// ListenControl serves the socket at path, replacing one that nobody serves. It answers
+// "status" and "counters" by status, and more.
+func ListenControl(path string, status func(table bool) Status, more ...Request) (*Control, error) {
 	ln, err := unixsock.Listen(path)
 	if err != nil {
 		return nil, &OpError{Op: "listen on control socket", Object: path, Err: err}
 	}
-	c := &Control{ln: ln, status: status, conns: map[net.Conn]struct{}{}}
+	c := &Control{ln: ln, conns: map[net.Conn]struct{}{}, requests: append([]Request{
+		{"status", "status", func([]string) (any, error) { return status(true), nil }},
+		{"counters", "counters", func([]string) (any, error) { return status(false), nil }},
+	}, more...)}
 	c.wg.Add(1)
 	go c.accept()
 	return c, nil
@@ -68,18 +81,36 @@ func (c *Control) serve(conn net.Conn) {
 	if err != nil && len(line) == 0 {
 		return
 	}
-	var answer any
-	switch req := strings.TrimSpace(string(line)); req {
-	case "status":
-		answer = c.status(true)
-	case "counters":
-		answer = c.status(false)
-	default:
-		answer = map[string]string{"error": fmt.Sprintf("unknown request %.32q: want status or counters", req)}
-	}
+	answer := c.answer(strings.TrimSpace(string(line)))
+	_ = conn.SetDeadline(time.Now().Add(controlTimeout))
 	enc := json.NewEncoder(conn)
 	enc.SetIndent("", "  ")
 	_ = enc.Encode(answer)
+}
+
+// refusal is the answer to what cannot be done.
+type refusal struct {
+	Error string `json:"error"`
+}
+
+func (c *Control) answer(line string) any {
+	if words := strings.Fields(line); len(words) > 0 {
+		for _, r := range c.requests {
+			if r.Name != words[0] {
+				continue
+			}
+			answer, err := r.Answer(words[1:])
+			if err != nil {
+				return refusal{err.Error()}
+			}
+			return answer
+		}
+	}
+	var usages []string
+	for _, r := range c.requests {
+		usages = append(usages, r.Usage)
+	}
+	return refusal{fmt.Sprintf("unknown request %.32q: want one of: %s", line, strings.Join(usages, "; "))}
 }
 
 // Close stops serving, removes the socket and waits for those being answered.
@@ -92,22 +123,4 @@ func (c *Control) Close() error {
 	c.mu.Unlock()
 	c.wg.Wait()
 	return err
-}
-
-// ReadStatus asks a broker's control socket for its status.
-func ReadStatus(path string) (Status, error) {
-	var s Status
-	conn, err := net.DialTimeout("unix", path, controlTimeout)
-	if err != nil {
-		return s, &OpError{Op: "connect to control socket", Object: path, Err: err}
-	}
-	defer func() { _ = conn.Close() }()
-	_ = conn.SetDeadline(time.Now().Add(controlTimeout))
-	if _, err := fmt.Fprintln(conn, "status"); err != nil {
-		return s, &OpError{Op: "ask control socket", Object: path, Err: err}
-	}
-	if err := json.NewDecoder(conn).Decode(&s); err != nil {
-		return s, &OpError{Op: "read control socket", Object: path, Err: err}
-	}
-	return s, nil
 }

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/gpubroker/gpubroker/broker/virtiogpu"
 )
 
 // Counters count what the device did. They may be read from any goroutine.
@@ -19,6 +21,28 @@ type Counters struct {
 	Exports    atomic.Uint64           // textures exported as dma-buf
 	PaceCaps   atomic.Uint64           // flushes that the display did not show in time
 	CopyWaits  atomic.Uint64           // frames that waited for the display to free a buffer
+
+	// byType counts by virtiogpu.Type.Index. Only the render thread touches it, so it
+	// costs the queues nothing to speak of.
+	byType [virtiogpu.NumCommands]commandCount
+}
+
+type commandCount struct{ served, failed uint64 }
+
+// countCommand counts a served command by its type, if it has one.
+func (c *Counters) countCommand(t virtiogpu.Type) {
+	c.Commands.Add(1)
+	if i := t.Index(); i >= 0 {
+		c.byType[i].served++
+	}
+}
+
+// countError counts one that was answered with an error.
+func (c *Counters) countError(t virtiogpu.Type) {
+	c.Errors.Add(1)
+	if i := t.Index(); i >= 0 {
+		c.byType[i].failed++
+	}
 }
 
 // logLimit keeps a misbehaving guest from filling the log: a burst is written,

@@ -137,7 +137,7 @@ func (d *Device) copyInto(p *picture, dst *dmabuf.Buffer, rect display.Rect) err
 	case res.kind == kind2D:
 		return d.copyBuffer(&d.meter, &c, res.buf, rect, dst.Fourcc)
 	case res.kind == kindBlob && !res.blob.drawn:
-		return d.copyBlob(&c, p, rect, dst.Fourcc)
+		return d.copyBlob(&d.meter, &c, p, rect, dst.Fourcc)
 	}
 	bytes := uint64(rect.W) * uint64(rect.H) * 4
 	fourcc := p.layout.fourcc

@@ -101,6 +101,7 @@ type guestContext struct {
 	pins []*handle // resources that it named and nobody opened yet
 
 	submits   uint64 // position of its last SUBMIT_3D among all contexts'
+	submitted uint64 // how many SUBMIT_3D it had
 	fence     uint32 // newest renderer fence
 	signalled bool   // the renderer reported that one
 	dirty     bool   // it submitted after its newest fence

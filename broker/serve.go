@@ -95,7 +95,7 @@ func (d *Device) serveChain(q *virtq.Queue, kind virtiogpu.QueueKind) {
 	if len(d.namings) > 0 {
 		d.retryNamings()
 	}
-	d.stats.Commands.Add(1)
+	d.stats.countCommand(r.hdr.Type)
 	if err != nil && errors.Is(err, errSuspended) {
 		return
 	}
@@ -159,7 +159,7 @@ func (d *Device) fetch(r *request, c *virtq.Chain, kind virtiogpu.QueueKind) err
 // entry may come later: until then the driver does not look.
 func (d *Device) respond(r *request, c *virtq.Chain, kind virtiogpu.QueueKind, err error) uint32 {
 	if err != nil {
-		d.stats.Errors.Add(1)
+		d.stats.countError(r.hdr.Type)
 		d.quiet.warn(d.log, "command failed", zap.Stringer("command", r.hdr.Type), zap.Uint32("ctx", r.hdr.CtxID), zap.Error(err))
 		d.out = d.out[:0]
 	}

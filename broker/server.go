@@ -127,7 +127,7 @@ func NewServer(cfg Config) (_ *Server, err error) {
 	s.dev = NewDevice(dc)
 	s.events.Bind(s.dev)
 	if cfg.Control != "" {
-		if s.control, err = ListenControl(cfg.Control, s.Status); err != nil {
+		if s.control, err = ListenControl(cfg.Control, s.Status, NewShots(s.dev).Request()); err != nil {
 			return nil, err
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"sort"
 
 	"github.com/gpubroker/gpubroker/broker/display"
+	"github.com/gpubroker/gpubroker/broker/virtiogpu"
 )
 
 // Frames counts frames by the way they left.
@@ -30,26 +31,29 @@ type Status struct {
 	Frames    Frames         `json:"frames"`
 	// Tiers counts frames by how their pixels reached the display: dmabuf, udmabuf,
 	// shared, shm, copy (docs/architecture.md).
-	Tiers         map[string]uint64 `json:"tiers"`
-	BytesCopied   uint64            `json:"bytes_copied"`
-	Commands      uint64            `json:"commands"`
-	Errors        uint64            `json:"errors"`
-	RingErrors    uint64            `json:"ring_errors"`
-	Submits       uint64            `json:"submits"`
-	Flushes       uint64            `json:"flushes"`
-	Fences        uint64            `json:"fences"`
-	Exports       uint64            `json:"exports"`
-	Imports       uint64            `json:"imports"` // buffers imported into the display
-	ImportsLive   int64             `json:"imports_live"`
-	CopyWaits     uint64            `json:"copy_waits"`
-	PaceCaps      uint64            `json:"pace_caps"`
-	Reconnects    uint64            `json:"reconnects"`
-	FlushToCommit Latency           `json:"flush_to_commit_us"`
-	CursorBytes   uint64            `json:"cursor_bytes_copied"`
-	Window        WindowStatus      `json:"window"`
-	Contexts      []ContextStatus   `json:"contexts"`
-	Scanouts      []ScanoutStatus   `json:"scanouts"`
-	Resources     []ResourceStatus  `json:"resources"`
+	Tiers       map[string]uint64 `json:"tiers"`
+	BytesCopied uint64            `json:"bytes_copied"`
+	Commands    uint64            `json:"commands"`
+	Errors      uint64            `json:"errors"`
+	RingErrors  uint64            `json:"ring_errors"`
+	Submits     uint64            `json:"submits"`
+	Flushes     uint64            `json:"flushes"`
+	Fences      uint64            `json:"fences"`
+	// FencesOutstanding are commands whose completion waits for the renderer or display.
+	FencesOutstanding int                      `json:"fences_outstanding"`
+	ByCommand         map[string]CommandStatus `json:"by_command"` // those that came at least once
+	Exports           uint64                   `json:"exports"`
+	Imports           uint64                   `json:"imports"` // buffers imported into the display
+	ImportsLive       int64                    `json:"imports_live"`
+	CopyWaits         uint64                   `json:"copy_waits"`
+	PaceCaps          uint64                   `json:"pace_caps"`
+	Reconnects        uint64                   `json:"reconnects"`
+	FlushToCommit     Latency                  `json:"flush_to_commit_us"`
+	CursorBytes       uint64                   `json:"cursor_bytes_copied"`
+	Window            WindowStatus             `json:"window"`
+	Contexts          []ContextStatus          `json:"contexts"`
+	Scanouts          []ScanoutStatus          `json:"scanouts"`
+	Resources         []ResourceStatus         `json:"resources"`
 }
 
 // WindowStatus is the host-visible window.
@@ -57,6 +61,7 @@ type WindowStatus struct {
 	Size       uint64 `json:"size"`       // bytes
 	Used       uint64 `json:"used"`       // bytes
 	Placements int    `json:"placements"` // mapped blobs
+	Limit      int    `json:"limit"`      // of placements
 }
 
 // RendererStatus says who renders.
@@ -70,8 +75,15 @@ type RendererStatus struct {
 
 // ContextStatus is a row of the context table.
 type ContextStatus struct {
-	ID   uint32 `json:"id"`
-	Name string `json:"name"`
+	ID      uint32 `json:"id"`
+	Name    string `json:"name"`
+	Submits uint64 `json:"submits"` // SUBMIT_3D
+}
+
+// CommandStatus counts one type of command.
+type CommandStatus struct {
+	Served uint64 `json:"served"`
+	Failed uint64 `json:"failed"` // of these
 }
 
 // ScanoutStatus is a head that shows something.
@@ -126,7 +138,17 @@ func (d *Device) status(table bool) Status {
 		s.Tiers[t.String()] = d.stats.Tiers[t].Load()
 	}
 	s.CursorBytes = d.cursorMeter.Bytes()
-	s.Window = WindowStatus{Size: d.window.size, Used: d.window.used(), Placements: d.window.count()}
+	s.Window = WindowStatus{Size: d.window.size, Used: d.window.used(), Placements: d.window.count(), Limit: maxPlacements}
+	s.FencesOutstanding = d.fences.len()
+	for _, t := range d.rings {
+		s.FencesOutstanding += t.len()
+	}
+	s.ByCommand = map[string]CommandStatus{}
+	for i, c := range &d.stats.byType {
+		if c.served > 0 {
+			s.ByCommand[virtiogpu.Commands[i].Name] = CommandStatus{c.served, c.failed}
+		}
+	}
 	for _, c := range d.info.Capsets {
 		s.Renderer.Capsets = append(s.Renderer.Capsets, c.ID)
 	}
@@ -134,7 +156,7 @@ func (d *Device) status(table bool) Status {
 		return s
 	}
 	for _, c := range d.contexts {
-		s.Contexts = append(s.Contexts, ContextStatus{c.id, c.name})
+		s.Contexts = append(s.Contexts, ContextStatus{c.id, c.name, c.submitted})
 	}
 	sort.Slice(s.Contexts, func(i, j int) bool { return s.Contexts[i].ID < s.Contexts[j].ID })
 	for h := range d.scanouts {

@@ -79,7 +79,7 @@ conventions for vhost-user back-ends say; 3D then needs --virgl.`,
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.Flags().BoolVarP(&print, "print-capabilities", "c", false, "print what this back-end can do, as JSON, and exit")
 	o.register(root.Flags())
-	root.AddCommand(newServe(logs), newSmoke(), newVersion())
+	root.AddCommand(newServe(logs), newSmoke(), newLs(), newTop(), newShot(), newVersion())
 	return root
 }
 
