@@ -81,6 +81,15 @@ func (w *Writer) Array(b []byte) {
 	w.buf = append(w.buf, "\x00\x00\x00"[:pad(len(b))-len(b)]...)
 }
 
+// Raw appends arguments that are encoded already, padding included.
+func (w *Writer) Raw(b []byte) { w.buf = append(w.buf, b...) }
+
+// Patch replaces the 32-bit word at off bytes after the header of the message
+// that is being written.
+func (w *Writer) Patch(off int, v uint32) {
+	binary.LittleEndian.PutUint32(w.buf[w.start+headerSize+off:], v)
+}
+
 func (w *Writer) tooLong(n int) bool {
 	if n < maxSize {
 		return false
@@ -136,6 +145,17 @@ func (w *Writer) maxPending() int {
 
 // Pending returns the bytes that wait to be sent.
 func (w *Writer) Pending() int { return len(w.buf) - w.sent }
+
+// PendingFDs returns how many descriptors wait to be sent.
+func (w *Writer) PendingFDs() int { return len(w.fds) }
+
+// Unsent returns the bytes that wait to be sent, for writers whose messages do not
+// go to a socket; they are valid until the next message. See [Writer.Reset].
+func (w *Writer) Unsent() []byte { return w.buf[w.sent:] }
+
+// Reset forgets everything that was not sent, closing its descriptors, and keeps
+// the memory and the error.
+func (w *Writer) Reset() { w.discard() }
 
 // Err returns the first error of the messages written so far.
 func (w *Writer) Err() error { return w.err }
