@@ -599,7 +599,9 @@ func TestPollLimit(t *testing.T) {
 func TestImages(t *testing.T) {
 	r := newRig(t)
 	r.connect(ChannelNone)
-	ask := func(w, h uint32, f dmabuf.Fourcc) []byte { return cmd(CmdGetImageRequirements, SizeImageQuery, w, h, uint32(f), 0x11) }
+	ask := func(w, h uint32, f dmabuf.Fourcc) []byte {
+		return cmd(CmdGetImageRequirements, SizeImageQuery, w, h, uint32(f), 0x11)
+	}
 	r.submit(ask(64, 32, dmabuf.XRGB8888))
 	p := r.ring(queryRing)[:SizeImageReply]
 	blob, size := le.Uint32(p[48:]), le.Uint64(p[40:])
