@@ -9,6 +9,7 @@ import (
 
 	"github.com/gpubroker/gpubroker/broker/display"
 	"github.com/gpubroker/gpubroker/broker/input"
+	"github.com/gpubroker/gpubroker/broker/metrics"
 	"github.com/gpubroker/gpubroker/broker/qemudisplay"
 	"github.com/gpubroker/gpubroker/broker/vhostuser"
 	"github.com/gpubroker/gpubroker/broker/virtiogpu"
@@ -43,6 +44,7 @@ type Config struct {
 	TouchSocket string
 
 	Control string // path of the control socket; empty: none
+	Metrics string // where Prometheus scrapes, unix:PATH or HOST:PORT; empty: nowhere
 	Version string
 	Log     *zap.Logger
 }
@@ -58,6 +60,7 @@ type Server struct {
 	dev     *Device
 	ln      *vhostuser.Listener
 	control *Control
+	metrics *metrics.Server
 	input   *input.Server   // nil if nobody asked for it
 	udmabuf *dmabuf.UDMABuf // nil where the host has none
 	gbm     *gbm.Device     // nil where there is no GPU; render thread only
@@ -131,6 +134,11 @@ func NewServer(cfg Config) (_ *Server, err error) {
 			return nil, err
 		}
 	}
+	if cfg.Metrics != "" {
+		if s.metrics, err = metrics.Listen(cfg.Metrics, s.snapshot, s.log.Named("metrics")); err != nil {
+			return nil, err
+		}
+	}
 	return s, nil
 }
 
@@ -181,6 +189,9 @@ func (s *Server) Close() Status {
 	var last Status
 	if s.control != nil {
 		_ = s.control.Close()
+	}
+	if s.metrics != nil {
+		_ = s.metrics.Close()
 	}
 	if s.ln != nil {
 		_ = s.ln.Close()

@@ -20,6 +20,8 @@ type Latency struct {
 	P50   uint64 `json:"p50"`
 	P99   uint64 `json:"p99"`
 	Count uint64 `json:"count"`
+
+	Distribution display.Distribution `json:"-"`
 }
 
 // Status is what the control socket answers: counters and the resource table.
@@ -51,9 +53,17 @@ type Status struct {
 	FlushToCommit     Latency                  `json:"flush_to_commit_us"`
 	CursorBytes       uint64                   `json:"cursor_bytes_copied"`
 	Window            WindowStatus             `json:"window"`
+	Counts            Counts                   `json:"counts"`
 	Contexts          []ContextStatus          `json:"contexts"`
 	Scanouts          []ScanoutStatus          `json:"scanouts"`
 	Resources         []ResourceStatus         `json:"resources"`
+}
+
+// Counts are the sizes of the tables.
+type Counts struct {
+	Resources map[string]int `json:"resources"` // by kind
+	Contexts  int            `json:"contexts"`
+	Scanouts  int            `json:"scanouts"` // that show something
 }
 
 // WindowStatus is the host-visible window.
@@ -131,7 +141,8 @@ func (d *Device) status(table bool) Status {
 		Submits: d.stats.Submits.Load(), Flushes: d.stats.Flushes.Load(), Fences: d.stats.Fences.Load(),
 		Exports: d.stats.Exports.Load(), Imports: st.Imports.Load(), ImportsLive: st.ImportsLive.Load(),
 		CopyWaits: d.stats.CopyWaits.Load(), PaceCaps: d.stats.PaceCaps.Load(), Reconnects: st.Reconnects.Load(),
-		FlushToCommit: Latency{P50: st.Latency.Quantile(0.5), P99: st.Latency.Quantile(0.99), Count: st.Latency.Count()},
+		FlushToCommit: Latency{P50: st.Latency.Quantile(0.5), P99: st.Latency.Quantile(0.99), Count: st.Latency.Count(),
+			Distribution: st.Latency.Distribution()},
 	}
 	s.Tiers = map[string]uint64{}
 	for t := tierDMABuf; t < numTiers; t++ {
@@ -139,6 +150,18 @@ func (d *Device) status(table bool) Status {
 	}
 	s.CursorBytes = d.cursorMeter.Bytes()
 	s.Window = WindowStatus{Size: d.window.size, Used: d.window.used(), Placements: d.window.count(), Limit: maxPlacements}
+	s.Counts = Counts{Resources: map[string]int{}, Contexts: len(d.contexts)}
+	for _, k := range []resourceKind{kind2D, kind3D, kindBlob} {
+		s.Counts.Resources[k.String()] = 0
+	}
+	for _, r := range d.resources {
+		s.Counts.Resources[r.kind.String()]++
+	}
+	for h := range d.scanouts {
+		if d.scanouts[h].pic != nil {
+			s.Counts.Scanouts++
+		}
+	}
 	s.FencesOutstanding = d.fences.len()
 	for _, t := range d.rings {
 		s.FencesOutstanding += t.len()

@@ -10,6 +10,7 @@ import (
 type Histogram struct {
 	buckets [8 * 34]atomic.Uint64
 	count   atomic.Uint64
+	sum     atomic.Uint64 // µs
 }
 
 // Add records a duration in nanoseconds.
@@ -18,6 +19,40 @@ func (h *Histogram) Add(ns int64) {
 	i := bucketOf(us)
 	h.buckets[i].Add(1)
 	h.count.Add(1)
+	h.sum.Add(us)
+}
+
+// Distribution is a Histogram by octaves, at one time.
+type Distribution struct {
+	Below []Octave // upwards
+	Count uint64   // in all
+	Sum   uint64   // µs
+}
+
+// Octave counts the durations below a power of two.
+type Octave struct {
+	Micros uint64
+	Count  uint64 // with those of the octaves before
+}
+
+// Bounds of Distribution, as powers of two: 64 µs to 2 s.
+const (
+	firstOctave = 6
+	lastOctave  = 21
+)
+
+// Distribution counts by octaves; it is exact. Durations that are added meanwhile may
+// count or not.
+func (h *Histogram) Distribution() Distribution {
+	d := Distribution{Sum: h.sum.Load()}
+	next := firstOctave
+	for i := range h.buckets {
+		for ; next <= lastOctave && bucketTop(i) >= 1<<next; next++ {
+			d.Below = append(d.Below, Octave{1 << next, d.Count})
+		}
+		d.Count += h.buckets[i].Load()
+	}
+	return d
 }
 
 // bucketOf gives small values a bucket each and larger ones eight an octave.

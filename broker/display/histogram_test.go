@@ -35,3 +35,27 @@ func TestQuantile(t *testing.T) {
 		t.Errorf("quantile of nothing: %d", got)
 	}
 }
+
+func TestDistribution(t *testing.T) {
+	var h Histogram
+	want := map[uint64]uint64{}
+	var sum uint64
+	for _, us := range []uint64{0, 1, 63, 64, 65, 127, 128, 1000, 1023, 1024, 16_666, 1 << 20, 1<<21 - 1, 1 << 21, 1 << 30} {
+		h.Add(int64(us) * 1000)
+		sum += us
+		for o := uint64(64); o <= 1<<21; o *= 2 {
+			if us < o {
+				want[o]++
+			}
+		}
+	}
+	d := h.Distribution()
+	if d.Count != 15 || d.Sum != sum || len(d.Below) != 16 {
+		t.Errorf("%d in all, sum %d (want %d), %d octaves", d.Count, d.Sum, sum, len(d.Below))
+	}
+	for _, o := range d.Below {
+		if o.Count != want[o.Micros] {
+			t.Errorf("%d below %d µs, want %d", o.Count, o.Micros, want[o.Micros])
+		}
+	}
+}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/gpubroker/gpubroker/broker"
 	"github.com/gpubroker/gpubroker/broker/display"
+	"github.com/gpubroker/gpubroker/broker/metrics"
 	"github.com/gpubroker/gpubroker/broker/qemudisplay"
 	"github.com/gpubroker/gpubroker/dmabuf"
 )
@@ -25,7 +26,7 @@ type serveOptions struct {
 	heads                   int
 	fullscreen              bool
 	hostmem, qemuDMABuf     string
-	control                 string
+	control, metrics        string
 	input, touch            string
 	logLevel, logFormat     string
 	logs                    io.Writer
@@ -48,6 +49,7 @@ func (o *serveOptions) register(f *pflag.FlagSet) {
 	f.StringVar(&o.input, "input-socket", "", "be the guest's keyboard and pointer on the unix socket `PATH`, from the Wayland windows")
 	f.StringVar(&o.touch, "touch-socket", "", "be the guest's touch screen on the unix socket `PATH`")
 	f.StringVar(&o.control, "control", "", "answer status requests on the unix socket `PATH`")
+	f.StringVar(&o.metrics, "metrics", "", "serve metrics for Prometheus on `ADDRESS`: unix:PATH or HOST:PORT")
 	f.StringVar(&o.logLevel, "log-level", "info", "`LEVEL` of the log: debug, info, warn or error")
 	f.StringVar(&o.logFormat, "log-format", "console", "`FORMAT` of the log: console or json")
 }
@@ -80,7 +82,7 @@ of their own (--input-socket: keyboard, pointer and wheel; --touch-socket: finge
 func (o *serveOptions) config() (broker.Config, error) {
 	c := broker.Config{
 		Socket: o.socket, RenderNode: o.node, Display: o.display, WaylandDisplay: o.wayland,
-		Title: o.title, Fullscreen: o.fullscreen, Heads: o.heads, Control: o.control, Version: version(),
+		Title: o.title, Fullscreen: o.fullscreen, Heads: o.heads, Control: o.control, Metrics: o.metrics, Version: version(),
 		InputSocket: o.input, TouchSocket: o.touch,
 	}
 	bad := func(format string, args ...any) (broker.Config, error) {
@@ -121,6 +123,11 @@ func (o *serveOptions) config() (broker.Config, error) {
 	var err error
 	if c.HostMem, err = parseSize(o.hostmem); err != nil || c.HostMem&(c.HostMem-1) != 0 || c.HostMem != 0 && c.HostMem < 1<<20 {
 		return bad("--hostmem %q: want a power of two such as 256M or 1G, or 0", o.hostmem)
+	}
+	if o.metrics != "" {
+		if err := metrics.CheckAddress(o.metrics); err != nil {
+			return bad("--metrics %q: %w", o.metrics, err)
+		}
 	}
 	if (o.socket == "") == (o.fd < 0) {
 		return bad("want either --socket-path PATH or --fd N")
