@@ -12,10 +12,12 @@
 //	type u8, flags u8 (0), zero u16, size u32 (payload bytes, at most MaxPayload)
 //
 // The guest's end speaks first. Unknown types, wrong sizes and wrong states end the
-// connection with an Error frame. G: from the guest's end, H: from the host's.
+// connection with an Error frame. Fields called zero are 0. G: from the guest's end,
+// H: from the host's.
 //
 //	 1 Hello    G  magic "GPBL", version u16 (1), flags u16 (1: takes and makes
-//	               compressed updates), token [16]byte (see below), clock u64
+//	               compressed updates), token [16]byte (text of at most 15 bytes,
+//	               printable ASCII, padded with NUL; see below), clock u64
 //	               (CLOCK_MONOTONIC ns), render_dev u64 (dev_t of the render node, 0
 //	               if none), name_len u16, name (what the client is called, UTF-8,
 //	               at most 64 bytes; not trusted)
@@ -31,15 +33,23 @@
 //	                      8 bytes (read-only memory: keymap, format table, ICC)
 //	               kind 4 memory: content comes as Update frames (G)
 //	 4 Update   G  buffer u32 (the client's id of the wl_buffer), x, y, w, h u32
-//	               (pixels), encoding u8 (0 raw, 1 compressed), bytes_per_pixel u8,
-//	               zero u16, raw u32 (bytes of the pixels before encoding), pixels
-//	               (packed rows). Comes before the Wayland frame with the commit.
+//	               (pixels), encoding u8 (0 raw, 1 an S2 block), bytes_per_pixel u8
+//	               (1 to 16), zero u16, raw u32 (bytes of the pixels before encoding:
+//	               w*h*bytes_per_pixel, at most MaxRaw; greater rectangles are sent
+//	               in parts), pixels (packed rows; a block is smaller than raw).
+//	               Comes before the Wayland frame with the commit.
 //	 5 Data     G,H pipe u32, bytes: of the pipe, from the end that has its content
-//	 6 Close    G,H pipe u32, reason u32 (0 end of data, 1 nobody reads any more)
+//	 6 Close    G,H pipe u32, reason u32 (0 end of data, 1 nobody reads any more, or
+//	               the data cannot be had)
 //	 7 Credit   G,H pipe u32, bytes u32: so many more may be sent
 //	 8 Ping     G,H cookie u64, clock u64
 //	 9 Pong     G,H cookie u64 (the ping's), clock u64 (of who answers)
 //	10 Error    G,H text, UTF-8, at most 1024 bytes: the connection ends
+//
+// The order of the start: G Hello; H any number of Pings, to know the guest's clock,
+// each answered by a Pong; H Welcome. Until then neither end sends anything else.
+// Version in Welcome is the one that both speak from there on, not above Hello's. Flags
+// that an end does not know have no meaning for it.
 //
 // # Items
 //
@@ -55,8 +65,9 @@
 // item makes a pipe, gives its write end to its peer (compositor or client), and sends what
 // comes out of it as Data to the end that sent the item, which writes that to the descriptor
 // that the item stood for. It sends no more than the credit that it has: Window bytes
-// at first. Ids of pipes that G names are odd, those that H names are even, none is
-// used twice in a connection.
+// at first. Ids of pipes that G names are odd, those that H names are even, each is
+// greater than the one before it. An end has named at most MaxPipes that are open.
+// After its Close a pipe is gone; what was on its way to it is dropped.
 //
 // # Token
 //
@@ -65,5 +76,6 @@
 // context after the thread that opened it (TASK_COMM, 15 bytes), or as
 // VIRTGPU_CONTEXT_PARAM_DEBUG_NAME says. The guest's end makes a random Token, sets it as the
 // thread's name before its first ioctl on a fresh open of the render node, keeps that
-// for this client alone, and says it in Hello. Zero: no resources of the GPU.
+// for this client alone, and says it in Hello. It is text because a name is: 15 bytes at
+// most, then NULs. All NUL: no resources of the GPU.
 package link
