@@ -118,12 +118,13 @@ func (e *entry) establish(ctx context.Context) (bool, error) {
 	return ok, nil
 }
 
-// Ids of the objects of that conversation.
+// Ids of the objects of that conversation, in the order in which they are made:
+// libwayland takes no id that leaves a gap.
 const (
 	idRegistry = iota + 2
+	idSync
 	idManager
 	idContext
-	idSync
 )
 
 func (e *entry) negotiate(ctx context.Context, t *talk) (bool, error) {
