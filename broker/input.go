@@ -11,12 +11,14 @@ import (
 
 // listenInput makes the input devices' sockets, if there are to be any.
 func (s *Server) listenInput() (err error) {
-	if s.cfg.InputSocket == "" && s.cfg.TouchSocket == "" {
+	a := &s.cfg.Activated
+	if s.cfg.InputSocket == "" && s.cfg.TouchSocket == "" && a.Input == nil && a.Touch == nil {
 		return nil
 	}
 	s.input, err = input.NewServer(input.Config{
-		Socket: s.cfg.InputSocket, TouchSocket: s.cfg.TouchSocket, Log: s.log.Named("input"),
+		Socket: s.cfg.InputSocket, TouchSocket: s.cfg.TouchSocket, SocketFD: a.Input, TouchFD: a.Touch, Log: s.log.Named("input"),
 	})
+	a.Input, a.Touch = nil, nil
 	return err
 }
 

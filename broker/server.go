@@ -24,6 +24,8 @@ type Config struct {
 	// a connected socket to serve (ownership passes) until its peer leaves.
 	Socket string
 	FD     *dmabuf.FD
+	// Activated are listening sockets instead (ownership passes).
+	Activated Activated
 
 	Virgl      VirglMode
 	RenderNode string // empty: the first that works, else surfaceless
@@ -72,8 +74,8 @@ func NewServer(cfg Config) (_ *Server, err error) {
 	if cfg.Heads < 1 || cfg.Heads > display.MaxHeads {
 		return nil, fmt.Errorf("broker: --heads %d: want 1 to %d", cfg.Heads, display.MaxHeads)
 	}
-	if (cfg.Socket == "") == (cfg.FD == nil) {
-		return nil, errors.New("broker: want either --socket-path or --fd")
+	if err := cfg.checkSockets(); err != nil {
+		return nil, err
 	}
 	if m := cfg.HostMem; m&(m-1) != 0 || m != 0 && m < 1<<20 {
 		return nil, fmt.Errorf("broker: --hostmem %d: want a power of two from 1M on, or 0", m)
@@ -84,10 +86,8 @@ func NewServer(cfg Config) (_ *Server, err error) {
 			s.Close()
 		}
 	}()
-	if cfg.Socket != "" {
-		if s.ln, err = vhostuser.Listen(cfg.Socket); err != nil {
-			return nil, err
-		}
+	if err = s.listen(); err != nil {
+		return nil, err
 	}
 	if err = s.listenInput(); err != nil {
 		return nil, err
@@ -199,6 +199,7 @@ func (s *Server) Close() Status {
 	if s.cfg.FD != nil {
 		_ = s.cfg.FD.Close()
 	}
+	s.cfg.Activated.Close()
 	if s.dev != nil {
 		last = s.Status(false)
 		s.events.Bind(nil)

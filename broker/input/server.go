@@ -11,6 +11,7 @@ import (
 
 	"github.com/gpubroker/gpubroker/broker/display"
 	"github.com/gpubroker/gpubroker/broker/vhostuser"
+	"github.com/gpubroker/gpubroker/dmabuf"
 )
 
 // Config says which devices a server has.
@@ -19,7 +20,17 @@ type Config struct {
 	// that for the touch screen; one of them may be empty.
 	Socket      string
 	TouchSocket string
-	Log         *zap.Logger // nil for none
+	// SocketFD and TouchFD are listening sockets instead, made by somebody else; the
+	// server takes them over.
+	SocketFD, TouchFD *dmabuf.FD
+	Log               *zap.Logger // nil for none
+}
+
+// takeFDs gives the listening sockets away.
+func (c *Config) takeFDs() [2]*dmabuf.FD {
+	fds := [2]*dmabuf.FD{Main: c.SocketFD, Touch: c.TouchFD}
+	c.SocketFD, c.TouchFD = nil, nil
+	return fds
 }
 
 // Server is the input devices of one guest. It is the [display.Input] of the
@@ -47,17 +58,23 @@ func NewServer(cfg Config) (_ *Server, err error) {
 	if s.log == nil {
 		s.log = zap.NewNop()
 	}
-	if cfg.Socket == "" && cfg.TouchSocket == "" {
+	fds := cfg.takeFDs()
+	defer func() {
+		for _, fd := range fds {
+			_ = fd.Close() // what nobody took
+		}
+	}()
+	if cfg.Socket == "" && cfg.TouchSocket == "" && fds == [2]*dmabuf.FD{} {
 		return nil, &OpError{Op: "start", Err: fmt.Errorf("%w: no socket", ErrConfig)}
 	}
 	if s.loop, err = newLoop(); err != nil {
 		return nil, err
 	}
 	for kind, path := range [...]string{Main: cfg.Socket, Touch: cfg.TouchSocket} {
-		if path == "" {
+		if path == "" && fds[kind] == nil {
 			continue
 		}
-		if s.devs[kind], err = s.listen(Kind(kind), path); err != nil {
+		if s.devs[kind], err = s.listen(Kind(kind), path, fds[kind]); err != nil {
 			_ = s.Close()
 			return nil, err
 		}
@@ -65,7 +82,8 @@ func NewServer(cfg Config) (_ *Server, err error) {
 	return s, nil
 }
 
-func (s *Server) listen(kind Kind, path string) (*served, error) {
+// listen makes a device with its socket: fd if there is one, else one at path.
+func (s *Server) listen(kind Kind, path string, fd *dmabuf.FD) (*served, error) {
 	log := s.log.With(zap.Stringer("device", kind))
 	d := &served{device: newDevice(kind, s.loop, log)}
 	var err error
@@ -73,7 +91,12 @@ func (s *Server) listen(kind Kind, path string) (*served, error) {
 	if err != nil {
 		return nil, &OpError{Op: "start", Device: kind.String(), Err: err}
 	}
-	if d.listener, err = vhostuser.Listen(path); err != nil {
+	if fd != nil {
+		d.listener, err = vhostuser.ListenFD(fd)
+	} else {
+		d.listener, err = vhostuser.Listen(path)
+	}
+	if err != nil {
 		return nil, &OpError{Op: "listen", Device: kind.String(), Err: err}
 	}
 	return d, nil

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gpubroker/gpubroker/dmabuf"
 )
 
 // ErrInUse says that somebody answers on the path.
@@ -36,6 +38,38 @@ func Listen(path string) (*net.UnixListener, error) {
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	unix.Umask(before)
 	return l, err
+}
+
+// ErrNotListening says that a descriptor is no listening unix stream socket.
+var ErrNotListening = errors.New("not a listening unix stream socket")
+
+// Inherited turns a listening socket that somebody else made (systemd) into a listener.
+// It takes fd over in any case. Closing it leaves the path to who made it.
+func Inherited(fd *dmabuf.FD) (*net.UnixListener, error) {
+	name := fd.Name()
+	file := os.NewFile(uintptr(fd.Disown()), name)
+	if file == nil {
+		return nil, fmt.Errorf("%s: %w", name, os.ErrClosed)
+	}
+	defer func() { _ = file.Close() }() // FileListener makes its own
+	on, err := unix.GetsockoptInt(int(file.Fd()), unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w: %w", name, ErrNotListening, err)
+	}
+	if on == 0 {
+		return nil, fmt.Errorf("%s: %w", name, ErrNotListening)
+	}
+	l, err := net.FileListener(file)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	u, ok := l.(*net.UnixListener)
+	if !ok || u.Addr().Network() != "unix" {
+		_ = l.Close()
+		return nil, fmt.Errorf("%s: %w: its network is %s", name, ErrNotListening, l.Addr().Network())
+	}
+	u.SetUnlinkOnClose(false)
+	return u, nil
 }
 
 func clearStale(path string) error {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/gpubroker/gpubroker/broker/unixsock"
+	"github.com/gpubroker/gpubroker/dmabuf"
 )
 
 // Listener waits for front-ends on a socket in the file system.
@@ -21,6 +22,16 @@ func Listen(path string) (*Listener, error) {
 		return nil, &OpError{Op: "listen", Err: err}
 	}
 	return &Listener{l: l, path: path}, nil
+}
+
+// ListenFD is Listen on a listening socket that somebody else made, such as systemd; it
+// takes fd over in any case. Close leaves its path alone.
+func ListenFD(fd *dmabuf.FD) (*Listener, error) {
+	l, err := unixsock.Inherited(fd)
+	if err != nil {
+		return nil, &OpError{Op: "listen", Err: err}
+	}
+	return &Listener{l: l, path: l.Addr().String()}, nil
 }
 
 // Path returns the socket's path.
@@ -43,5 +54,5 @@ func (l *Listener) Accept(ctx context.Context) (*Conn, error) {
 	return newConn(sock), nil
 }
 
-// Close stops listening and removes the socket.
+// Close stops listening and removes the socket that Listen made.
 func (l *Listener) Close() error { return l.l.Close() }

@@ -70,7 +70,10 @@ Who shows the guest's screen (--display):
 
 What you do in a Wayland window reaches the guest through input devices with sockets
 of their own (--input-socket: keyboard, pointer and wheel; --touch-socket: fingers):
-  -chardev socket,id=input,path=PATH -device vhost-user-input-pci,chardev=input`,
+  -chardev socket,id=input,path=PATH -device vhost-user-input-pci,chardev=input
+
+Sockets of systemd take the place of these options: the units' FileDescriptorName is
+gpu, input or touch.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return serve(cmd.Context(), o) },
 	}
@@ -129,14 +132,28 @@ func (o *serveOptions) config() (broker.Config, error) {
 			return bad("--metrics %q: %w", o.metrics, err)
 		}
 	}
-	if (o.socket == "") == (o.fd < 0) {
-		return bad("want either --socket-path PATH or --fd N")
-	}
 	log, err := newLog(o.logs, o.logLevel, o.logFormat)
 	if err != nil {
 		return c, usageError{err}
 	}
 	c.Log = log
+	if c.Activated, err = activated(); err != nil {
+		return c, err
+	}
+	ways := 0
+	for _, given := range []bool{o.socket != "", o.fd >= 0, c.Activated.GPU != nil} {
+		if given {
+			ways++
+		}
+	}
+	if ways != 1 {
+		systemd := c.Activated.Any()
+		c.Activated.Close()
+		if systemd {
+			return bad("want one of --socket-path PATH, --fd N and systemd's socket named gpu")
+		}
+		return bad("want either --socket-path PATH or --fd N")
+	}
 	if o.fd >= 0 {
 		c.FD = dmabuf.NewFD(o.fd, "vhost-user socket")
 	}
@@ -154,7 +171,9 @@ func serve(ctx context.Context, o *serveOptions) error {
 	if err != nil {
 		return err
 	}
+	notify("READY=1")
 	err = s.Run(ctx)
+	notify("STOPPING=1")
 	st := s.Close()
 	cfg.Log.Info("summary",
 		zap.Uint64("frames_dmabuf", st.Frames.DMABuf), zap.Uint64("frames_shm", st.Frames.Shm),
