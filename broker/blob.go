@@ -29,6 +29,7 @@ type blob struct {
 	// what the renderer exported, tried once.
 	host     *dmabuf.FD
 	memfd    bool // host is a memfd of ours
+	readOnly bool // it must not be mapped for writing
 	mapInfo  uint32
 	cpu      [1][]byte // host, mapped for the copy tier when that is needed
 	exported bool
@@ -141,6 +142,9 @@ func (d *Device) hostBlob(res *resource, c *virtiogpu.ResourceCreateBlob, r *req
 		return fmt.Errorf("%w: nr_entries %d of a host blob, want 0", virtiogpu.ErrInvalidParameter, c.NrEntries)
 	}
 	if c.BlobID != 0 {
+		if ctx := d.contexts[r.hdr.CtxID]; ctx != nil && ctx.cross != nil {
+			return d.crossBlob(res, c, ctx)
+		}
 		return d.rendererBlob(res, c, r)
 	}
 	if c.Size > d.cfg.HostMem {
@@ -176,8 +180,8 @@ func (d *Device) rendererBlob(res *resource, c *virtiogpu.ResourceCreateBlob, r 
 		return err
 	}
 	br, ok := d.rend.(virgl.BlobRenderer)
-	if !ok {
-		return fmt.Errorf("%w: the renderer makes no blobs", virtiogpu.ErrUnspec)
+	if !ok || ctx.cross != nil {
+		return fmt.Errorf("%w: the renderer makes no blobs for this context", virtiogpu.ErrUnspec)
 	}
 	args := virgl.BlobArgs{ID: res.id, Ctx: ctx.id, Mem: c.BlobMem, Flags: c.BlobFlags, BlobID: c.BlobID, Size: c.Size}
 	var segs [][]byte
@@ -352,12 +356,20 @@ func (d *Device) blobPages(res *resource) error {
 		return b.pagesErr
 	}
 	b.paged = true
+	if b.host != nil && !b.memfd { // a dma-buf already
+		b.pages, b.pagesErr = b.host.Dup()
+		return b.pagesErr
+	}
 	if d.cfg.UDMABuf == nil {
 		b.pagesErr = errNoUDMABuf
 		return b.pagesErr
 	}
 	var spans []dmabuf.Span
 	page := uint64(os.Getpagesize())
+	if res.backing == nil && !b.memfd {
+		b.pagesErr = errors.New("its memory is the renderer's")
+		return b.pagesErr
+	}
 	if b.memfd {
 		spans = []dmabuf.Span{{FD: b.host, Size: uint64(dmabuf.PageAlign(int64(b.size)))}}
 	} else {

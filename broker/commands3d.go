@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/gpubroker/gpubroker/broker/crossdomain"
 	"github.com/gpubroker/gpubroker/broker/virtiogpu"
 	"github.com/gpubroker/gpubroker/virgl"
 )
@@ -14,10 +15,10 @@ func (d *Device) getCapsetInfo(r *request) error {
 	if err := c.Decode(r.body); err != nil {
 		return err
 	}
-	if c.CapsetIndex >= uint32(len(d.info.Capsets)) {
-		return fmt.Errorf("%w: capset_index %d, there are %d", virtiogpu.ErrInvalidParameter, c.CapsetIndex, len(d.info.Capsets))
+	if c.CapsetIndex >= uint32(len(d.capsets)) {
+		return fmt.Errorf("%w: capset_index %d, there are %d", virtiogpu.ErrInvalidParameter, c.CapsetIndex, len(d.capsets))
 	}
-	s := d.info.Capsets[c.CapsetIndex]
+	s := d.capsets[c.CapsetIndex]
 	resp := virtiogpu.CapsetInfo{CtrlHdr: r.hdr.Reply(virtiogpu.RespOKCapsetInfo),
 		CapsetID: s.ID, CapsetMaxVersion: s.MaxVersion, CapsetMaxSize: s.MaxSize}
 	d.out = resp.Append(d.out)
@@ -29,16 +30,20 @@ func (d *Device) getCapset(r *request) error {
 	if err := c.Decode(r.body); err != nil {
 		return err
 	}
-	i := slices.IndexFunc(d.info.Capsets, func(s virgl.CapsetInfo) bool { return s.ID == c.CapsetID })
+	i := slices.IndexFunc(d.capsets, func(s virgl.CapsetInfo) bool { return s.ID == c.CapsetID })
 	if i < 0 {
 		return fmt.Errorf("%w: capset_id %d is not offered", virtiogpu.ErrInvalidParameter, c.CapsetID)
 	}
-	s := d.info.Capsets[i]
+	s := d.capsets[i]
 	if c.CapsetVersion > s.MaxVersion {
 		return fmt.Errorf("%w: capset_version %d of capset %d, limit %d", virtiogpu.ErrInvalidParameter, c.CapsetVersion, s.ID, s.MaxVersion)
 	}
 	h := r.hdr.Reply(virtiogpu.RespOKCapset)
 	d.out = h.Append(d.out)
+	if s.ID == crossdomain.CapsetID {
+		d.out = crossdomain.Capset(d.out, d.cfg.Alloc2D != nil)
+		return nil
+	}
 	d.out = append(d.out, make([]byte, s.MaxSize)...)
 	if err := d.rend.FillCapset(s.ID, c.CapsetVersion, d.out[virtiogpu.SizeCtrlHdr:]); err != nil {
 		return fmt.Errorf("%w: %w", virtiogpu.ErrUnspec, err)
@@ -66,9 +71,6 @@ func (d *Device) ctxCreate(r *request) error {
 	if err := c.Decode(r.body); err != nil {
 		return err
 	}
-	if err := d.need3D(); err != nil {
-		return err
-	}
 	id := r.hdr.CtxID
 	if id == 0 || d.contexts[id] != nil {
 		return fmt.Errorf("%w: context %d exists or is reserved", virtiogpu.ErrInvalidContext, id)
@@ -78,8 +80,15 @@ func (d *Device) ctxCreate(r *request) error {
 	if d.features&(1<<virtiogpu.FeatureContextInit) != 0 {
 		capset = c.ContextInit & virtiogpu.ContextInitCapsetMask
 	}
-	if capset != 0 && !slices.ContainsFunc(d.info.Capsets, func(s virgl.CapsetInfo) bool { return s.ID == capset }) {
+	if capset != 0 && !slices.ContainsFunc(d.capsets, func(s virgl.CapsetInfo) bool { return s.ID == capset }) {
 		return fmt.Errorf("%w: capset %d of context %d (%s) is not offered", virtiogpu.ErrInvalidParameter, capset, id, name)
+	}
+	if capset == crossdomain.CapsetID {
+		d.createCross(id, name)
+		return nil
+	}
+	if err := d.need3D(); err != nil {
+		return err
 	}
 	if err := d.rend.CreateContext(id, capset, name); err != nil {
 		return fmt.Errorf("%w: %w", virtiogpu.ErrOutOfMemory, err)
@@ -99,7 +108,11 @@ func (d *Device) ctxDestroy(r *request) error {
 	d.drawnUpTo(c.id, d.lastFence)
 	c.dropPins()
 	d.dropRings(c.id)
-	d.rend.DestroyContext(c.id)
+	if c.cross != nil {
+		c.cross.Close(false)
+	} else {
+		d.rend.DestroyContext(c.id)
+	}
 	delete(d.contexts, c.id)
 	for _, res := range d.resources {
 		res.detachCtx(c.id)
@@ -122,10 +135,12 @@ func (d *Device) ctxAttachResource(r *request) error {
 	if err != nil {
 		return err
 	}
-	if err := d.promote(res); err != nil {
-		return err
+	if ctx.cross == nil {
+		if err := d.promote(res); err != nil {
+			return err
+		}
 	}
-	if res.inRenderer() {
+	if ctx.cross == nil && res.inRenderer() {
 		d.rend.AttachResource(ctx.id, res.id)
 	}
 	res.attachCtx(ctx.id)
@@ -148,7 +163,7 @@ func (d *Device) ctxDetachResource(r *request) error {
 	if !slices.Contains(res.ctxs, ctx.id) {
 		return fmt.Errorf("%w: resource %d is not attached to context %d", virtiogpu.ErrInvalidResource, res.id, ctx.id)
 	}
-	if res.inRenderer() {
+	if ctx.cross == nil && res.inRenderer() {
 		d.rend.DetachResource(ctx.id, res.id)
 	}
 	res.detachCtx(ctx.id)
@@ -198,8 +213,10 @@ func (d *Device) transfer(r *request) (*virgl.Transfer, error) {
 		return nil, fmt.Errorf("%w: resource %d has no backing", virtiogpu.ErrUnspec, res.id)
 	}
 	if ctx := r.hdr.CtxID; ctx != 0 {
-		if _, err := d.context(r); err != nil {
+		if c, err := d.context(r); err != nil {
 			return nil, err
+		} else if c.cross != nil {
+			return nil, fmt.Errorf("%w: context %d draws nothing", virtiogpu.ErrInvalidContext, ctx)
 		}
 		if !slices.Contains(res.ctxs, ctx) {
 			return nil, fmt.Errorf("%w: resource %d is not attached to context %d", virtiogpu.ErrInvalidResource, res.id, ctx)
@@ -247,6 +264,11 @@ func (d *Device) submit3D(r *request) error {
 	stream, err := c.Stream(r.body)
 	if err != nil {
 		return err
+	}
+	if ctx.cross != nil {
+		d.stats.Submits.Add(1)
+		ctx.submitted++
+		return d.submitCross(r, ctx, stream)
 	}
 	if len(stream)%4 != 0 {
 		return fmt.Errorf("%w: size %d is not a multiple of 4", virtiogpu.ErrInvalidParameter, len(stream))

@@ -2,10 +2,12 @@ package broker
 
 import (
 	"encoding/binary"
+	"sync"
 	"sync/atomic"
 
 	"go.uber.org/zap"
 
+	"github.com/gpubroker/gpubroker/broker/crossdomain"
 	"github.com/gpubroker/gpubroker/broker/display"
 	"github.com/gpubroker/gpubroker/broker/guestmem"
 	"github.com/gpubroker/gpubroker/broker/input"
@@ -46,6 +48,9 @@ type DeviceConfig struct {
 	// HeadSizes, if set, hears of the sizes of the heads' pictures when one changes.
 	// Called on the render thread; it returns at once.
 	HeadSizes func([]input.Size)
+	// Apps, if set, serves the channels of cross-domain contexts, which are offered
+	// then.
+	Apps *crossdomain.Channels
 	// Import says that this is the device that imports guest memory: no scanouts, no
 	// contexts, and a resource belongs to the first client that names it.
 	Import bool
@@ -100,13 +105,15 @@ type Device struct {
 	fences     timeline              // of commands without a ring
 	rings      map[ringKey]*timeline // of contexts' rings
 	lastFence  uint32                // id given last
+	lastHold   uint64                // number of the fence that a cross-domain context was given last
 	lastSubmit uint64                // how many times contexts gave the GPU work
 	presents   presentQueue
-	drawWaits  []*drawWait    // clients' frames
-	namings    []*naming      // clients' namings of resources that do not exist yet
-	epoch      uint64         // how often the device was reset
-	formats    []proxy.Format // what the renderer draws and samples, once asked for
-	pacer      display.Pacer  // the sink, if it is one
+	drawWaits  []*drawWait        // clients' frames
+	capsets    []virgl.CapsetInfo // that the guest can ask for
+	namings    []*naming          // clients' namings of resources that do not exist yet
+	epoch      uint64             // how often the device was reset
+	formats    []proxy.Format     // what the renderer draws and samples, once asked for
+	pacer      display.Pacer      // the sink, if it is one
 	caps       [display.MaxHeads]paceTimer
 
 	// Reused, so that a frame allocates nothing.
@@ -121,6 +128,9 @@ type Device struct {
 	onRetry func()               // bound once, so that posting allocates nothing
 	onIdle  func(*dmabuf.Buffer) // likewise
 	quiet   logLimit
+
+	running     sync.WaitGroup // goroutines of cross-domain contexts
+	warnedSmall bool
 }
 
 // queue is one virtqueue while it runs.
@@ -138,6 +148,7 @@ func NewDevice(cfg DeviceConfig) *Device {
 		out: make([]byte, 0, 4096), cmd: make([]byte, 0, 64<<10),
 	}
 	d.info = d.rend.Info()
+	d.capsets = d.offerCapsets()
 	d.onRetry, d.onIdle = d.retryCopies, d.frameIdle
 	d.ctrl.serve = func(kicked bool) { d.serve(&d.ctrl, virtiogpu.ControlQueue, kicked) }
 	d.cursor.serve = func(kicked bool) { d.serve(&d.cursor, virtiogpu.CursorQueue, kicked) }
@@ -160,12 +171,18 @@ func (d *Device) Close() {
 		}
 		d.cfg.Fences.f = nil
 	})
+	d.running.Wait()
 }
 
 // Features returns the virtio feature bits of the device. Any goroutine.
 func (d *Device) Features() uint64 {
+	if d.cfg.Import {
+		return 1 << virtiogpu.FeatureResourceBlob
+	}
 	f := uint64(1)<<virtiogpu.FeatureEDID | 1<<virtiogpu.FeatureResourceUUID | 1<<virtiogpu.FeatureResourceBlob
-	if d.info.GL {
+	// Linux makes contexts only where the device says that it has 3D. One whose only
+	// capability set is cross-domain leaves Mesa with its software renderer.
+	if d.info.GL || d.cfg.Apps != nil {
 		f |= 1<<virtiogpu.FeatureVirgl | 1<<virtiogpu.FeatureContextInit
 	}
 	return f
@@ -176,7 +193,7 @@ func (d *Device) ReadConfig(p []byte) {
 	c := virtiogpu.Config{
 		EventsRead:  d.eventsRead.Load(),
 		NumScanouts: uint32(d.cfg.Heads),
-		NumCapsets:  uint32(len(d.info.Capsets)),
+		NumCapsets:  uint32(len(d.capsets)),
 	}
 	var buf [virtiogpu.SizeConfig]byte
 	n := copy(p, c.Append(buf[:0]))
@@ -224,6 +241,7 @@ func (d *Device) QueueStart(index int, q *virtq.Queue, kick *dmabuf.FD, fresh bo
 	u.q, u.kick = q, kick
 	if index == int(virtiogpu.ControlQueue) {
 		d.reclaim()
+		d.completeFences() // what cross-domain contexts released meanwhile
 	}
 	d.cfg.Loop.Watch(kick.Int(), u.serve)
 	d.cfg.Loop.Again() // a kick may have come while nobody watched
@@ -303,6 +321,10 @@ func (d *Device) Reset() {
 	}
 	for id, c := range d.contexts {
 		c.dropPins()
+		if c.cross != nil {
+			c.cross.Close(true)
+			continue
+		}
 		d.rend.DestroyContext(id)
 	}
 	clear(d.contexts)

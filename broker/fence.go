@@ -11,6 +11,8 @@ type fence struct {
 	shown  bool // waits for the display to show a frame, not for the renderer
 	screen int  // which head
 	serial uint64
+
+	hold uint64 // not 0: waits for a cross-domain context
 }
 
 // timeline holds fences in submission order. The guest's driver signals every
@@ -39,7 +41,7 @@ func (t *timeline) push(f fence) {
 func (t *timeline) signal(ctx, id uint32) {
 	for i := t.first; i < len(t.q); i++ {
 		f := &t.q[i]
-		if !f.done && !f.shown && f.ctx == ctx && int32(f.id-id) <= 0 {
+		if !f.done && !f.shown && f.hold == 0 && f.ctx == ctx && int32(f.id-id) <= 0 {
 			f.done = true
 		}
 	}
@@ -54,6 +56,17 @@ func (t *timeline) signalShown(screen int, serial uint64) {
 	}
 }
 
+// release marks the fence that is held under this number.
+func (t *timeline) release(hold uint64) bool {
+	for i := t.first; i < len(t.q); i++ {
+		if f := &t.q[i]; f.hold == hold {
+			f.done = true
+			return true
+		}
+	}
+	return false
+}
+
 // pop takes the oldest fence if it is done.
 func (t *timeline) pop() (fence, bool) {
 	if t.empty() || !t.q[t.first].done {
@@ -64,7 +77,19 @@ func (t *timeline) pop() (fence, bool) {
 	return f, true
 }
 
-// signalAll marks every fence done: the renderer was reset.
+// signalRest marks every fence done but those that a cross-domain context holds, and
+// returns how many it marked.
+func (t *timeline) signalRest() (n int) {
+	for i := t.first; i < len(t.q); i++ {
+		if f := &t.q[i]; !f.done && f.hold == 0 {
+			f.done = true
+			n++
+		}
+	}
+	return n
+}
+
+// signalAll marks every fence done: its context goes.
 func (t *timeline) signalAll() {
 	for i := t.first; i < len(t.q); i++ {
 		t.q[i].done = true

@@ -68,15 +68,16 @@ func (d *Device) completeFences() {
 // completeLine does that for one timeline and reports whether the guest has
 // something to look at.
 func (d *Device) completeLine(q *virtq.Queue, t *timeline) (any bool) {
+	if q == nil {
+		return false // stopped; the chains go into the queue that comes next
+	}
 	for {
 		f, ok := t.pop()
 		if !ok {
 			return any
 		}
-		if q != nil {
-			d.ringOK(q.Push(f.head, f.written))
-			any = true
-		}
+		d.ringOK(q.Push(f.head, f.written))
+		any = true
 	}
 }
 
@@ -119,11 +120,9 @@ func (d *Device) dropRings(ctx uint32) {
 // its commands completed once.
 func (d *Device) finishFences() {
 	d.rend.Poll()
-	n := d.fences.len()
-	d.fences.signalAll()
+	n := d.fences.signalRest()
 	for _, t := range d.rings {
-		n += t.len()
-		t.signalAll()
+		n += t.signalRest()
 	}
 	if n > 0 {
 		d.log.Debug("completing fenced commands at queue stop", zap.Int("commands", n))

@@ -8,6 +8,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/gpubroker/gpubroker/broker"
+	"github.com/gpubroker/gpubroker/broker/crossdomain"
 	"github.com/gpubroker/gpubroker/broker/display"
 	"github.com/gpubroker/gpubroker/broker/headless"
 	"github.com/gpubroker/gpubroker/broker/input"
@@ -38,6 +39,7 @@ type machineConfig struct {
 	heads   int
 	ram     uint64
 	sizes   func([]input.Size) // DeviceConfig.HeadSizes
+	apps    *crossdomain.Channels
 	// outOfBounds says that the test lets the guest name texels and bytes that are
 	// not there: those the renderer itself must refuse.
 	outOfBounds bool
@@ -75,7 +77,7 @@ func newMachine(t testing.TB, cfg machineConfig) *machine {
 	if cfg.profile.Name == "" {
 		cfg.profile = vhostusertest.QEMU11A
 	}
-	dc := broker.DeviceConfig{Loop: m.loop, Renderer: m.fake, Fences: relay, Sink: cfg.sink, Heads: cfg.heads, HeadSizes: cfg.sizes, Log: zap.NewNop()}
+	dc := broker.DeviceConfig{Loop: m.loop, Renderer: m.fake, Fences: relay, Sink: cfg.sink, Heads: cfg.heads, HeadSizes: cfg.sizes, Apps: cfg.apps, Log: zap.NewNop()}
 	vc := vhostuser.Config{Executor: m.loop}
 	gc := fakeguest.Config{Profile: cfg.profile, RAMSize: cfg.ram}
 	if cfg.profile.DisplaySocket {

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"slices"
 
+	"github.com/gpubroker/gpubroker/broker/crossdomain"
 	"github.com/gpubroker/gpubroker/broker/guestmem"
 	"github.com/gpubroker/gpubroker/broker/wayland/proxy"
 	"github.com/gpubroker/gpubroker/dmabuf"
@@ -99,6 +100,8 @@ type guestContext struct {
 	init uint32
 	name string
 	pins []*handle // resources that it named and nobody opened yet
+	// cross is what a cross-domain context is; the renderer does not know those.
+	cross *crossdomain.Context
 
 	submits   uint64 // position of its last SUBMIT_3D among all contexts'
 	submitted uint64 // how many SUBMIT_3D it had

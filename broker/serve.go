@@ -27,6 +27,9 @@ type request struct {
 	// serial, if not 0, is the frame of head screen that completion waits for.
 	serial uint64
 	screen int
+	// hold, if not 0, is the number under which a cross-domain context holds the
+	// fence back.
+	hold uint64
 }
 
 // serve drains a queue. It is the watch of the queue's kick eventfd. It reports
@@ -111,11 +114,11 @@ func (d *Device) serveChain(q *virtq.Queue, kind virtiogpu.QueueKind) {
 // or when its fence and those before it have signalled. Failed commands carry
 // their fence too: none overtakes another.
 func (d *Device) complete(q *virtq.Queue, r *request, head uint16, written uint32) {
-	done := r.serial == 0 && (r.fence == 0 || d.signalled(r.fenceCtx, r.fence))
+	done := r.serial == 0 && r.hold == 0 && (r.fence == 0 || d.signalled(r.fenceCtx, r.fence))
 	if r.hdr.Fenced() {
 		if t := d.timelineOf(&r.hdr); !done || !t.empty() {
 			t.push(fence{ctx: r.fenceCtx, id: r.fence, head: head, written: written, done: done,
-				shown: r.serial != 0, screen: r.screen, serial: r.serial})
+				hold: r.hold, shown: r.serial != 0, screen: r.screen, serial: r.serial})
 			return
 		}
 	}

@@ -18,6 +18,7 @@ const maxPlacements = 400
 // region of the guest (virtio spec 5.7.7.1). The guest chooses the offset.
 type placement struct {
 	offset, size uint64 // bytes, whole pages
+	readOnly     bool
 	// lost says that the front-end has it mapped although the guest was told
 	// otherwise (the device stopped in between): it goes at the next start.
 	lost bool
@@ -136,6 +137,7 @@ func (d *Device) resourceMapBlob(r *request) error {
 	if err != nil {
 		return err
 	}
+	p.readOnly = res.blob.readOnly
 	res.blob.place = p
 	cmd := d.suspend(r)
 	info := res.blob.mapInfo
@@ -147,7 +149,7 @@ func (d *Device) resourceMapBlob(r *request) error {
 
 // mmap is the message that maps or unmaps the placement.
 func (p *placement) mmap() vhostuser.MMap {
-	return vhostuser.MMap{ID: virtiogpu.ShmIDHostVisible, Offset: p.offset, Len: p.size, Write: true}
+	return vhostuser.MMap{ID: virtiogpu.ShmIDHostVisible, Offset: p.offset, Len: p.size, Write: !p.readOnly}
 }
 
 // mapped hears what became of a SHMEM_MAP.
