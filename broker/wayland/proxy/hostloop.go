@@ -75,7 +75,7 @@ func (c *client) turn(polls *[3]unix.PollFd, more bool) (bool, error) {
 // dispatch handles received events; more says that it stopped because the guest has
 // to take what there is first. What handlers wrote for the compositor is sent.
 func (c *client) dispatch() (more bool, err error) {
-	for c.out.Pending() < c.limits.Backlog {
+	for c.out.Pending() < c.limits.Backlog && len(c.items) < c.limits.Items {
 		raw, ok, err := c.conn.Next()
 		if err != nil {
 			return false, hostFault("%w", err)

@@ -51,6 +51,20 @@ func poolCreateBuffer(cl *client, o *object, m wire.Message) error {
 	return nil
 }
 
+func resizePool(_ *client, o *object, m wire.Message) error {
+	var a proto.WlShmPoolResizeRequest
+	if err := a.Decode(m); err != nil {
+		return err
+	}
+	p := o.data.(*pool)
+	var st unix.Stat_t
+	if err := unix.Fstat(p.fd.Int(), &st); err != nil || a.Size < p.size || st.Size < int64(a.Size) {
+		return fmt.Errorf("pool of %d bytes resized to %d in a file of %d (%v)", p.size, a.Size, st.Size, err)
+	}
+	p.size = a.Size
+	return nil
+}
+
 func destroyPool(_ *client, o *object, _ wire.Message) error { return o.data.(*pool).fd.Close() }
 
 func destroyBuffer(cl *client, o *object, _ wire.Message) error {
@@ -141,7 +155,7 @@ func paramsCreate(cl *client, o *object, m wire.Message) error {
 	case Created:
 		n := len(p.fds)
 		b := cl.createServer(proto.IWlBuffer, 1)
-		b.data = &Buffer{ID: uint32(b.id), Layout: l, W: a.Width, H: a.Height, Offset: int32(p.offset), Stride: int32(p.stride), Planes: n, mem: p.fds[0]}
+		b.data = &Buffer{ID: uint32(b.id), Layout: l, W: a.Width, H: a.Height, Offset: int32(p.offset), Stride: int32(p.stride), Planes: n, Flags: uint32(a.Flags), mem: p.fds[0]}
 		p.fds = p.fds[1:]
 		id.SendCreated(cl.out(), proto.WlBuffer(b.id))
 	}

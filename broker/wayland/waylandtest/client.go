@@ -31,6 +31,11 @@ type client struct {
 	pongs     []uint32
 	held      []*Buffer // releases held back
 	callbacks []wire.ID // frame callbacks held back
+
+	highest wire.ID  // id that it made
+	sandbox *Sandbox // nil without a security context
+	device  wire.ID  // wl_data_device
+	primary wire.ID  // zwp_primary_selection_device_v1
 }
 
 // object is one protocol object; data is what its handlers keep.
@@ -156,6 +161,7 @@ func (cl *client) create(id wire.ID, iface proto.InterfaceID, version uint32) er
 		return fmt.Errorf("new id %#x of %v is not free", uint32(id), iface)
 	}
 	cl.objects[id] = &object{id: id, iface: iface, version: version}
+	cl.highest = max(cl.highest, id)
 	return nil
 }
 

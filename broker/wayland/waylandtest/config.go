@@ -39,6 +39,14 @@ type Config struct {
 	Fractional   uint32                 // wp_fractional_scale_v1.preferred_scale of every surface; 0 for no such global
 	Scale        int32                  // of the one wl_output, and preferred_buffer_scale; 0 for no output
 	Decorations  bool
+	Security     bool               // wp_security_context_manager_v1
+	Keymap       string             // of keyboards
+	Presentation bool               // wp_presentation and wp_commit_timing_manager_v1
+	Clock        uint32             // of wp_presentation, CLOCK_REALTIME if 0
+	PresentedAt  int64              // what it reports, in nanoseconds
+	Selection    bool               // wl_data_device_manager and the primary selection
+	ICC          string             // wp_color_manager_v1, whose outputs have this profile; none if empty
+	More         []Global           // announced, too; those of known interfaces can be bound
 	Sync         *dmabuf.SyncDevice // for wp_linux_drm_syncobj_v1, which there is none without
 
 	OnImport      func(l Layout) Answer // nil: Created
@@ -46,6 +54,12 @@ type Config struct {
 	HoldReleases  bool                  // until Release
 	HoldFrames    bool                  // until Frame
 	HoldConfigure bool                  // until Configure
+}
+
+// Global is an interface with a version.
+type Global struct {
+	Name    string
+	Version uint32
 }
 
 // Buffer is a wl_buffer.
@@ -57,7 +71,8 @@ type Buffer struct {
 	Offset   int32
 	Stride   int32
 	Planes   int
-	Released int // release events sent
+	Flags    uint32 // of zwp_linux_buffer_params_v1
+	Released int    // release events sent
 
 	mem       *dmabuf.FD // plane 0 or the pool; owned
 	destroyed bool
@@ -89,6 +104,7 @@ type Commit struct {
 	Attached  bool    // this commit attached Buffer, or nothing if that is nil
 	Buffer    *Buffer // current content
 	Damage    []display.Rect
+	OnSurface bool // there was damage in surface coordinates, too
 	Transform proto.WlOutputTransform
 	Source    [4]float64 // viewport source x, y, w, h; -1 each when unset
 	Dest      [2]int32   // viewport destination; -1 each when unset

@@ -175,6 +175,16 @@ func (c *Compositor) Buffers() (n int) {
 	return n
 }
 
+// HighestID returns the highest id that a client has made so far.
+func (c *Compositor) HighestID() (id uint32) {
+	c.call(func() {
+		for _, cl := range c.clients {
+			id = max(id, uint32(cl.highest))
+		}
+	})
+	return id
+}
+
 // Toplevels returns how many windows clients have now.
 func (c *Compositor) Toplevels() (n int) {
 	c.each(func(cl *client) {

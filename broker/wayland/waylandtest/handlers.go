@@ -3,8 +3,6 @@ package waylandtest
 import (
 	"fmt"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/gpubroker/gpubroker/broker/display"
 	"github.com/gpubroker/gpubroker/broker/wayland/proto"
 	"github.com/gpubroker/gpubroker/broker/wayland/wire"
@@ -21,57 +19,78 @@ var handlers map[request]func(cl *client, o *object, m wire.Message) error
 
 func init() {
 	handlers = map[request]func(cl *client, o *object, m wire.Message) error{
-		{proto.IWlDisplay, proto.OpWlDisplaySync}:                                                 displaySync,
-		{proto.IWlDisplay, proto.OpWlDisplayGetRegistry}:                                          getRegistry,
-		{proto.IWlRegistry, proto.OpWlRegistryBind}:                                               bind,
-		{proto.IWlCompositor, proto.OpWlCompositorCreateSurface}:                                  createSurface,
-		{proto.IWlCompositor, proto.OpWlCompositorCreateRegion}:                                   createRegion,
-		{proto.IWlRegion, proto.OpWlRegionAdd}:                                                    regionAdd,
-		{proto.IWlSurface, proto.OpWlSurfaceAttach}:                                               attach,
-		{proto.IWlSurface, proto.OpWlSurfaceDamageBuffer}:                                         damageBuffer,
-		{proto.IWlSurface, proto.OpWlSurfaceFrame}:                                                surfaceFrame,
-		{proto.IWlSurface, proto.OpWlSurfaceSetOpaqueRegion}:                                      setOpaque,
-		{proto.IWlSurface, proto.OpWlSurfaceSetBufferTransform}:                                   setTransform,
-		{proto.IWlSurface, proto.OpWlSurfaceCommit}:                                               commit,
-		{proto.IWlSurface, proto.OpWlSurfaceDestroy}:                                              destroySurface,
-		{proto.IWlShm, proto.OpWlShmCreatePool}:                                                   createPool,
-		{proto.IWlShmPool, proto.OpWlShmPoolCreateBuffer}:                                         poolCreateBuffer,
-		{proto.IWlShmPool, proto.OpWlShmPoolDestroy}:                                              destroyPool,
-		{proto.IWlBuffer, proto.OpWlBufferDestroy}:                                                destroyBuffer,
-		{proto.IXdgWmBase, proto.OpXdgWmBaseGetXdgSurface}:                                        getXdgSurface,
-		{proto.IXdgWmBase, proto.OpXdgWmBasePong}:                                                 pong,
-		{proto.IXdgSurface, proto.OpXdgSurfaceGetToplevel}:                                        getToplevel,
-		{proto.IXdgSurface, proto.OpXdgSurfaceAckConfigure}:                                       ackConfigure,
-		{proto.IXdgSurface, proto.OpXdgSurfaceSetWindowGeometry}:                                  setGeometry,
-		{proto.IXdgToplevel, proto.OpXdgToplevelSetTitle}:                                         setTitle,
-		{proto.IXdgToplevel, proto.OpXdgToplevelSetAppId}:                                         setAppID,
-		{proto.IXdgToplevel, proto.OpXdgToplevelSetMinSize}:                                       setMin,
-		{proto.IXdgToplevel, proto.OpXdgToplevelSetMaxSize}:                                       setMax,
-		{proto.IXdgToplevel, proto.OpXdgToplevelDestroy}:                                          destroyToplevel,
-		{proto.IWlSubcompositor, proto.OpWlSubcompositorGetSubsurface}:                            getSubsurface,
-		{proto.IWlSubsurface, proto.OpWlSubsurfaceSetPosition}:                                    setPosition,
-		{proto.IWpViewporter, proto.OpWpViewporterGetViewport}:                                    getViewport,
-		{proto.IWpViewport, proto.OpWpViewportSetSource}:                                          setSource,
-		{proto.IZwpLinuxDmabufV1, proto.OpZwpLinuxDmabufV1CreateParams}:                           createParams,
-		{proto.IZwpLinuxDmabufV1, proto.OpZwpLinuxDmabufV1GetDefaultFeedback}:                     defaultFeedback,
-		{proto.IZwpLinuxBufferParamsV1, proto.OpZwpLinuxBufferParamsV1Add}:                        paramsAdd,
-		{proto.IZwpLinuxBufferParamsV1, proto.OpZwpLinuxBufferParamsV1Create}:                     paramsCreate,
-		{proto.IZwpLinuxBufferParamsV1, proto.OpZwpLinuxBufferParamsV1Destroy}:                    paramsDestroy,
-		{proto.IWpViewport, proto.OpWpViewportSetDestination}:                                     setDestination,
-		{proto.IWlSurface, proto.OpWlSurfaceSetBufferScale}:                                       setBufferScale,
-		{proto.IXdgToplevel, proto.OpXdgToplevelSetFullscreen}:                                    setFullscreen,
-		{proto.IWlSubsurface, proto.OpWlSubsurfacePlaceBelow}:                                     placeBelow,
-		{proto.IWpFractionalScaleManagerV1, proto.OpWpFractionalScaleManagerV1GetFractionalScale}: getFractional,
-		{proto.IWpLinuxDrmSyncobjManagerV1, proto.OpWpLinuxDrmSyncobjManagerV1ImportTimeline}:     importTimeline,
-		{proto.IWpLinuxDrmSyncobjManagerV1, proto.OpWpLinuxDrmSyncobjManagerV1GetSurface}:         getSyncSurface,
-		{proto.IWpLinuxDrmSyncobjSurfaceV1, proto.OpWpLinuxDrmSyncobjSurfaceV1SetAcquirePoint}:    setAcquire,
-		{proto.IWpLinuxDrmSyncobjSurfaceV1, proto.OpWpLinuxDrmSyncobjSurfaceV1SetReleasePoint}:    setRelease,
-		{proto.IWpLinuxDrmSyncobjSurfaceV1, proto.OpWpLinuxDrmSyncobjSurfaceV1Destroy}:            destroySyncSurface,
-		{proto.IWlSeat, proto.OpWlSeatGetKeyboard}:                                                getKeyboard,
-		{proto.IWlSeat, proto.OpWlSeatGetTouch}:                                                   getTouch,
-		{proto.IWlSeat, proto.OpWlSeatGetPointer}:                                                 getPointer,
-		{proto.IWlPointer, proto.OpWlPointerSetCursor}:                                            setCursor,
-		{proto.IZxdgDecorationManagerV1, proto.OpZxdgDecorationManagerV1GetToplevelDecoration}:    getDecoration,
+		{proto.IWlDisplay, proto.OpWlDisplaySync}:                                                           displaySync,
+		{proto.IWlDisplay, proto.OpWlDisplayGetRegistry}:                                                    getRegistry,
+		{proto.IWlRegistry, proto.OpWlRegistryBind}:                                                         bind,
+		{proto.IWlCompositor, proto.OpWlCompositorCreateSurface}:                                            createSurface,
+		{proto.IWlCompositor, proto.OpWlCompositorCreateRegion}:                                             createRegion,
+		{proto.IWlRegion, proto.OpWlRegionAdd}:                                                              regionAdd,
+		{proto.IWlSurface, proto.OpWlSurfaceAttach}:                                                         attach,
+		{proto.IWlSurface, proto.OpWlSurfaceDamageBuffer}:                                                   damageBuffer,
+		{proto.IWlSurface, proto.OpWlSurfaceFrame}:                                                          surfaceFrame,
+		{proto.IWlSurface, proto.OpWlSurfaceSetOpaqueRegion}:                                                setOpaque,
+		{proto.IWlSurface, proto.OpWlSurfaceSetBufferTransform}:                                             setTransform,
+		{proto.IWlSurface, proto.OpWlSurfaceCommit}:                                                         commit,
+		{proto.IWlSurface, proto.OpWlSurfaceDestroy}:                                                        destroySurface,
+		{proto.IWlShm, proto.OpWlShmCreatePool}:                                                             createPool,
+		{proto.IWlShmPool, proto.OpWlShmPoolCreateBuffer}:                                                   poolCreateBuffer,
+		{proto.IWlShmPool, proto.OpWlShmPoolResize}:                                                         resizePool,
+		{proto.IWlShmPool, proto.OpWlShmPoolDestroy}:                                                        destroyPool,
+		{proto.IWlBuffer, proto.OpWlBufferDestroy}:                                                          destroyBuffer,
+		{proto.IXdgWmBase, proto.OpXdgWmBaseGetXdgSurface}:                                                  getXdgSurface,
+		{proto.IXdgWmBase, proto.OpXdgWmBasePong}:                                                           pong,
+		{proto.IXdgSurface, proto.OpXdgSurfaceGetToplevel}:                                                  getToplevel,
+		{proto.IXdgSurface, proto.OpXdgSurfaceAckConfigure}:                                                 ackConfigure,
+		{proto.IXdgSurface, proto.OpXdgSurfaceSetWindowGeometry}:                                            setGeometry,
+		{proto.IXdgToplevel, proto.OpXdgToplevelSetTitle}:                                                   setTitle,
+		{proto.IXdgToplevel, proto.OpXdgToplevelSetAppId}:                                                   setAppID,
+		{proto.IXdgToplevel, proto.OpXdgToplevelSetMinSize}:                                                 setMin,
+		{proto.IXdgToplevel, proto.OpXdgToplevelSetMaxSize}:                                                 setMax,
+		{proto.IXdgToplevel, proto.OpXdgToplevelDestroy}:                                                    destroyToplevel,
+		{proto.IWlSubcompositor, proto.OpWlSubcompositorGetSubsurface}:                                      getSubsurface,
+		{proto.IWlSubsurface, proto.OpWlSubsurfaceSetPosition}:                                              setPosition,
+		{proto.IWpViewporter, proto.OpWpViewporterGetViewport}:                                              getViewport,
+		{proto.IWpViewport, proto.OpWpViewportSetSource}:                                                    setSource,
+		{proto.IZwpLinuxDmabufV1, proto.OpZwpLinuxDmabufV1CreateParams}:                                     createParams,
+		{proto.IZwpLinuxDmabufV1, proto.OpZwpLinuxDmabufV1GetDefaultFeedback}:                               defaultFeedback,
+		{proto.IZwpLinuxBufferParamsV1, proto.OpZwpLinuxBufferParamsV1Add}:                                  paramsAdd,
+		{proto.IZwpLinuxBufferParamsV1, proto.OpZwpLinuxBufferParamsV1Create}:                               paramsCreate,
+		{proto.IZwpLinuxBufferParamsV1, proto.OpZwpLinuxBufferParamsV1Destroy}:                              paramsDestroy,
+		{proto.IWpViewport, proto.OpWpViewportSetDestination}:                                               setDestination,
+		{proto.IWlSurface, proto.OpWlSurfaceSetBufferScale}:                                                 setBufferScale,
+		{proto.IXdgToplevel, proto.OpXdgToplevelSetFullscreen}:                                              setFullscreen,
+		{proto.IWlSubsurface, proto.OpWlSubsurfacePlaceBelow}:                                               placeBelow,
+		{proto.IWpFractionalScaleManagerV1, proto.OpWpFractionalScaleManagerV1GetFractionalScale}:           getFractional,
+		{proto.IWpLinuxDrmSyncobjManagerV1, proto.OpWpLinuxDrmSyncobjManagerV1ImportTimeline}:               importTimeline,
+		{proto.IWpLinuxDrmSyncobjManagerV1, proto.OpWpLinuxDrmSyncobjManagerV1GetSurface}:                   getSyncSurface,
+		{proto.IWpLinuxDrmSyncobjSurfaceV1, proto.OpWpLinuxDrmSyncobjSurfaceV1SetAcquirePoint}:              setAcquire,
+		{proto.IWpLinuxDrmSyncobjSurfaceV1, proto.OpWpLinuxDrmSyncobjSurfaceV1SetReleasePoint}:              setRelease,
+		{proto.IWpLinuxDrmSyncobjSurfaceV1, proto.OpWpLinuxDrmSyncobjSurfaceV1Destroy}:                      destroySyncSurface,
+		{proto.IWlSeat, proto.OpWlSeatGetKeyboard}:                                                          getKeyboard,
+		{proto.IWlSeat, proto.OpWlSeatGetTouch}:                                                             getTouch,
+		{proto.IWlSeat, proto.OpWlSeatGetPointer}:                                                           getPointer,
+		{proto.IWlPointer, proto.OpWlPointerSetCursor}:                                                      setCursor,
+		{proto.IZxdgDecorationManagerV1, proto.OpZxdgDecorationManagerV1GetToplevelDecoration}:              getDecoration,
+		{proto.IWlSurface, proto.OpWlSurfaceDamage}:                                                         damageSurface,
+		{proto.IWpSecurityContextManagerV1, proto.OpWpSecurityContextManagerV1CreateListener}:               createListener,
+		{proto.IWpSecurityContextV1, proto.OpWpSecurityContextV1SetSandboxEngine}:                           setEngine,
+		{proto.IWpSecurityContextV1, proto.OpWpSecurityContextV1SetAppId}:                                   setSandboxApp,
+		{proto.IWpSecurityContextV1, proto.OpWpSecurityContextV1SetInstanceId}:                              setInstance,
+		{proto.IWpSecurityContextV1, proto.OpWpSecurityContextV1Commit}:                                     commitContext,
+		{proto.IWpPresentation, proto.OpWpPresentationFeedback}:                                             feedback,
+		{proto.IWpCommitTimerV1, proto.OpWpCommitTimerV1SetTimestamp}:                                       timestamp,
+		{proto.IWlDataDeviceManager, proto.OpWlDataDeviceManagerCreateDataSource}:                           createSource(false),
+		{proto.IWlDataDeviceManager, proto.OpWlDataDeviceManagerGetDataDevice}:                              getDevice(false),
+		{proto.IWlDataDevice, proto.OpWlDataDeviceSetSelection}:                                             setSelection,
+		{proto.IWlDataSource, proto.OpWlDataSourceOffer}:                                                    offerType,
+		{proto.IWlDataOffer, proto.OpWlDataOfferReceive}:                                                    receiveOffer,
+		{proto.IZwpPrimarySelectionDeviceManagerV1, proto.OpZwpPrimarySelectionDeviceManagerV1CreateSource}: createSource(true),
+		{proto.IZwpPrimarySelectionDeviceManagerV1, proto.OpZwpPrimarySelectionDeviceManagerV1GetDevice}:    getDevice(true),
+		{proto.IZwpPrimarySelectionDeviceV1, proto.OpZwpPrimarySelectionDeviceV1SetSelection}:               setSelection,
+		{proto.IZwpPrimarySelectionSourceV1, proto.OpZwpPrimarySelectionSourceV1Offer}:                      offerType,
+		{proto.IZwpPrimarySelectionOfferV1, proto.OpZwpPrimarySelectionOfferV1Receive}:                      receiveOffer,
+		{proto.IWpImageDescriptionCreatorIccV1, proto.OpWpImageDescriptionCreatorIccV1SetIccFile}:           setICC,
+		{proto.IWpImageDescriptionV1, proto.OpWpImageDescriptionV1GetInformation}:                           getInformation,
 	}
 }
 
@@ -116,6 +135,23 @@ func (c *Compositor) globals() []global {
 	if c.cfg.Decorations {
 		out = append(out, global{proto.IZxdgDecorationManagerV1, 1})
 	}
+	if c.cfg.Presentation {
+		out = append(out, global{proto.IWpPresentation, 2}, global{proto.IWpCommitTimingManagerV1, 1})
+	}
+	if c.cfg.Selection {
+		out = append(out, global{proto.IWlDataDeviceManager, 3}, global{proto.IZwpPrimarySelectionDeviceManagerV1, 1})
+	}
+	if c.cfg.ICC != "" {
+		out = append(out, global{proto.IWpColorManagerV1, 1})
+	}
+	for _, g := range c.cfg.More {
+		if id := proto.Lookup(g.Name); id != 0 {
+			out = append(out, global{id, g.Version})
+		}
+	}
+	if c.cfg.Security {
+		out = append(out, global{proto.IWpSecurityContextManagerV1, 1})
+	}
 	return out
 }
 
@@ -125,7 +161,15 @@ func getRegistry(cl *client, _ *object, m wire.Message) error {
 		return err
 	}
 	for i, g := range cl.c.globals() {
+		if g.iface == proto.IWpSecurityContextManagerV1 && cl.sandbox != nil {
+			continue
+		}
 		a.Registry.SendGlobal(cl.out(), uint32(i+1), g.iface.String(), g.version)
+	}
+	for i, g := range cl.c.cfg.More {
+		if proto.Lookup(g.Name) == 0 {
+			a.Registry.SendGlobal(cl.out(), uint32(i+1000), g.Name, g.Version)
+		}
 	}
 	return nil
 }
@@ -154,6 +198,8 @@ func bind(cl *client, _ *object, m wire.Message) error {
 		cl.sendModifiers(a.Version)
 	case proto.IWlSeat:
 		proto.WlSeat(a.Id).SendCapabilities(cl.out(), cl.c.cfg.Devices|proto.WlSeatCapabilityPointer)
+	case proto.IWpPresentation:
+		proto.WpPresentation(a.Id).SendClockId(cl.out(), cl.c.cfg.Clock)
 	case proto.IWlOutput:
 		cl.output = proto.WlOutput(a.Id)
 		cl.output.SendScale(cl.out(), cl.c.cfg.Scale)
@@ -186,11 +232,8 @@ func getKeyboard(cl *client, _ *object, m wire.Message) error {
 		return err
 	}
 	cl.keyboard = a.Id
-	raw, err := unix.MemfdCreate("keymap", unix.MFD_CLOEXEC)
-	if err != nil {
-		return err
-	}
-	a.Id.SendKeymap(cl.out(), proto.WlKeyboardKeymapFormatXkbV1, dmabuf.NewFD(raw, "keymap"), 0)
+	text := cl.c.cfg.Keymap
+	a.Id.SendKeymap(cl.out(), proto.WlKeyboardKeymapFormatXkbV1, memfdOf("keymap", text), uint32(len(text)))
 	return nil
 }
 

@@ -24,9 +24,11 @@ type Compositor struct {
 	done chan struct{}
 
 	// Owned by the goroutine.
-	listener *dmabuf.FD
-	clients  []*client
-	frozen   bool
+	listener   *dmabuf.FD
+	clients    []*client
+	secure     []*secure
+	selections map[bool]*source // by whether it is the primary one
+	frozen     bool
 
 	mu         sync.Mutex
 	calls      []func()  // guarded by mu: to run on the goroutine
@@ -34,6 +36,8 @@ type Compositor struct {
 	violations []string  // guarded by mu
 	cursors    []Pointer // guarded by mu
 	accepted   int       // guarded by mu
+	times      []int64   // guarded by mu
+	profiles   []string  // guarded by mu
 	closing    bool      // guarded by mu
 }
 
@@ -111,6 +115,9 @@ func (c *Compositor) run() {
 				}
 				polls = append(polls, unix.PollFd{Fd: int32(cl.conn.FD()), Events: events})
 			}
+			for _, s := range c.secure {
+				polls = s.polls(polls)
+			}
 		}
 		if _, err := unix.Poll(polls, -1); err != nil && !errors.Is(err, unix.EINTR) {
 			panic(fmt.Sprintf("waylandtest: poll: %v", err))
@@ -122,9 +129,13 @@ func (c *Compositor) run() {
 			continue
 		}
 		if len(polls) > 1 && polls[1].Revents != 0 {
-			c.accept()
+			c.accept(c.listener, nil)
 		}
+		c.serveSecure()
 		c.serve()
+	}
+	for _, s := range c.secure {
+		s.close()
 	}
 	for _, cl := range c.clients {
 		cl.close()
@@ -147,8 +158,8 @@ func (c *Compositor) runCalls() bool {
 	return closing
 }
 
-func (c *Compositor) accept() {
-	raw, _, err := unix.Accept4(c.listener.Int(), unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
+func (c *Compositor) accept(listener *dmabuf.FD, sandbox *Sandbox) {
+	raw, _, err := unix.Accept4(listener.Int(), unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
 	if err != nil {
 		return
 	}
@@ -156,7 +167,9 @@ func (c *Compositor) accept() {
 	if err != nil {
 		return
 	}
-	c.clients = append(c.clients, newClient(c, conn))
+	cl := newClient(c, conn)
+	cl.sandbox = sandbox
+	c.clients = append(c.clients, cl)
 	c.mu.Lock()
 	c.accepted++
 	c.mu.Unlock()

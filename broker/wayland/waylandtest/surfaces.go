@@ -31,6 +31,7 @@ type surface struct {
 	below    bool
 
 	sync       *surfaceSync
+	presented  []wire.ID // wp_presentation_feedback objects that wait for the commit
 	fractional proto.WpFractionalScaleV1
 }
 
@@ -69,6 +70,16 @@ func damageBuffer(_ *client, o *object, m wire.Message) error {
 	}
 	s := o.data.(*surface)
 	s.pending.Damage = append(s.pending.Damage, rect(a.X, a.Y, a.Width, a.Height))
+	return nil
+}
+
+// damageSurface notes damage in surface coordinates, which may lie anywhere.
+func damageSurface(_ *client, o *object, m wire.Message) error {
+	var a proto.WlSurfaceDamageRequest
+	if err := a.Decode(m); err != nil {
+		return err
+	}
+	o.data.(*surface).pending.OnSurface = true
 	return nil
 }
 
@@ -116,7 +127,7 @@ func commit(cl *client, o *object, _ wire.Message) error {
 		return err
 	}
 	k.Pixel = k.Buffer.firstPixel()
-	s.pending.Attached, s.pending.Damage, s.pending.Frame = false, nil, false
+	s.pending.Attached, s.pending.Damage, s.pending.Frame, s.pending.OnSurface = false, nil, false, false
 	if s.parent != nil {
 		k.Attached = k.Attached || (s.cached != nil && s.cached.Attached)
 		s.cached = &k
@@ -142,6 +153,7 @@ func commit(cl *client, o *object, _ wire.Message) error {
 			cl.configure(s)
 		}
 	}
+	cl.present(s)
 	cl.callbacks = append(cl.callbacks, s.frames...)
 	s.frames = nil
 	if !cl.c.cfg.HoldFrames {

@@ -129,6 +129,21 @@ func (c *Client) NewID(iface proto.InterfaceID, version uint32) wire.ID {
 	return id
 }
 
+// Adopt registers an object whose id the test chose.
+func (c *Client) Adopt(id wire.ID, iface proto.InterfaceID, version uint32) {
+	c.objects[id] = Object{iface, version}
+}
+
+// Try sends a chunk if the proxy takes it within d.
+func (c *Client) Try(chunk proxy.Chunk, d time.Duration) bool {
+	select {
+	case c.in <- chunk:
+		return true
+	case <-time.After(d):
+		return false
+	}
+}
+
 // Item adds an item to what the next Flush sends.
 func (c *Client) Item(it proxy.Item) { c.items = append(c.items, it) }
 

@@ -129,6 +129,13 @@ func (r *Resources) OpenCount() int {
 	return r.open
 }
 
+// Len returns how many resources the table has.
+func (r *Resources) Len() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.table)
+}
+
 // handle is one Open of a resource.
 type handle struct {
 	*Resource
