@@ -247,8 +247,8 @@ func TestCommitWaitsForTheGPU(t *testing.T) {
 	comp.WaitFrames(t, 1)
 
 	// A device reset ends the client, and nobody else.
-	tex.Wait = func(context.Context) error { return proxy.ErrGone }
-	w.Show(createImmed(c, c.Bind("zwp_linux_dmabuf_v1", 3), 1, 32, 16, dmabuf.ARGB8888))
+	res.AddTexture(t, 2, 32, 16, dmabuf.ARGB8888, dmabuf.ARGB8888).Wait = func(context.Context) error { return proxy.ErrGone }
+	w.Show(createImmed(c, c.Bind("zwp_linux_dmabuf_v1", 3), 2, 32, 16, dmabuf.ARGB8888))
 	c.Flush()
 	if err := c.Wait(); !errors.Is(err, proxy.ErrGone) {
 		t.Errorf("after a reset: %v", err)
