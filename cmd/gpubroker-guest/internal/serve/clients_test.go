@@ -86,4 +86,3 @@ func wait(t *testing.T, ended chan error, out *strings.Builder, ok func() bool, 
 		}
 	}
 }
-
