@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"os"
 	"slices"
 
 	"go.uber.org/zap"
@@ -131,7 +132,30 @@ func (s *session) vringFD(m *Message) (index int, r *ring, fd *dmabuf.FD, err er
 	if v.NoFD != (len(m.FDs) == 0) {
 		return 0, nil, nil, fmt.Errorf("%w: ring %d: %d descriptors, no-descriptor bit %t", ErrMessage, v.Index, len(m.FDs), v.NoFD)
 	}
+	if len(m.FDs) == 1 {
+		if err := checkEvent(m.FDs[0]); err != nil {
+			return 0, nil, nil, fmt.Errorf("ring %d: %w", v.Index, err)
+		}
+	}
 	return int(v.Index), r, m.TakeFD(0), nil
+}
+
+// checkEvent refuses what the render thread cannot read or write without waiting:
+// all but eventfds that do not block, as every front-end makes them. (Their flags
+// are the front-end's, too, so they cannot be set here.)
+func checkEvent(fd *dmabuf.FD) error {
+	flags, err := unix.FcntlInt(uintptr(fd.Int()), unix.F_GETFL, 0)
+	if err != nil {
+		return fmt.Errorf("F_GETFL: %w", err)
+	}
+	if flags&unix.O_NONBLOCK == 0 {
+		return fmt.Errorf("%w: a descriptor that blocks, must be an eventfd with EFD_NONBLOCK", ErrMessage)
+	}
+	link, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd.Int()))
+	if err == nil && link != "anon_inode:[eventfd]" {
+		return fmt.Errorf("%w: descriptor %q, must be an eventfd", ErrMessage, link)
+	}
+	return nil
 }
 
 func setVringKick(s *session, m *Message, out []byte) ([]byte, error) {

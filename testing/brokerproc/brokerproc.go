@@ -101,6 +101,24 @@ func Start(ctx context.Context, root *lab.Root, o Options) (*Broker, error) {
 	}
 }
 
+// Alive reports whether it runs.
+func (b *Broker) Alive() bool {
+	select {
+	case <-b.done:
+		return false
+	default:
+		return true
+	}
+}
+
+// Kill ends it at once, as a crash does. Stop is not needed afterwards.
+func (b *Broker) Kill() {
+	if pid := b.PID(); pid != 0 {
+		_ = syscall.Kill(pid, syscall.SIGKILL) // a sandbox around it then ends by itself
+	}
+	b.kill()
+}
+
 // Log returns the last lines that it wrote.
 func (b *Broker) Log() string { return b.tail.String() }
 

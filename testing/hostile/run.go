@@ -1,0 +1,339 @@
+package hostile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/gpubroker/gpubroker/broker/vhostuser/vhostusertest"
+	"github.com/gpubroker/gpubroker/testing/lab"
+)
+
+// Options say what to run.
+type Options struct {
+	Binary string    // gpubroker
+	Root   *lab.Root // where it runs: the lab, or HostRoot
+	GL     bool      // with virgl, too
+	Match  string    // only cases whose full name contains it
+	Every  int       // only one case in so many of the large groups; 1 if 0
+	Log    io.Writer // progress; may be nil
+	// Verbose names every case before it runs.
+	Verbose bool
+
+	Mutate time.Duration // how long to mutate recorded traffic; 0: not
+	Seed   uint64        // of the mutations
+	Dir    string        // where to keep what ended the broker
+}
+
+// CaseReport is a case that did not end as it must, or is known not to.
+type CaseReport struct {
+	Target string `json:"target"`
+	Case   string `json:"case"`
+	What   string `json:"what"`
+	Known  string `json:"known,omitempty"`
+	Log    string `json:"log,omitempty"` // the broker's last lines
+}
+
+// Report is out/hostile/report.json.
+type Report struct {
+	Cases       int             `json:"cases"` // run, on all brokers
+	Answered    int             `json:"answered"`
+	VMDropped   int             `json:"vm_dropped"`
+	BrokerExits int             `json:"broker_exits"`
+	LeakedFDs   int             `json:"leaked_fds"`
+	Hangs       int             `json:"hangs"`
+	Different   int             `json:"different_cases"`
+	Failures    []CaseReport    `json:"failures"`
+	Known       []CaseReport    `json:"known"` // cases that did what their reason says
+	Targets     []*TargetReport `json:"targets"`
+	Mutations   *MutationReport `json:"mutations,omitempty"`
+	Seconds     float64         `json:"seconds"`
+}
+
+// TargetReport is about one broker.
+type TargetReport struct {
+	Name     string `json:"name"`
+	FDs      int    `json:"fds"` // with no VM, before and after
+	RSSStart int    `json:"rss_start_kib"`
+	RSSEnd   int    `json:"rss_end_kib"`
+	RSSPeak  int    `json:"rss_peak_kib"`
+	PeakCase string `json:"rss_peak_case"`
+}
+
+// rssGrowth is how much more memory than at its start a broker may hold after all
+// cases, in KiB: allocators keep some.
+const rssGrowth = 512 << 10
+
+// Verdict is an error if something is not as it must be.
+func (r *Report) Verdict() error {
+	var errs []error
+	for _, f := range r.Failures {
+		errs = append(errs, fmt.Errorf("%s: %s: %s", f.Target, f.Case, f.What))
+	}
+	if r.BrokerExits+r.LeakedFDs+r.Hangs > 0 {
+		errs = append(errs, fmt.Errorf("%d broker exits, %d leaked descriptors, %d hangs", r.BrokerExits, r.LeakedFDs, r.Hangs))
+	}
+	for _, t := range r.Targets {
+		if t.RSSEnd > t.RSSStart+rssGrowth {
+			errs = append(errs, fmt.Errorf("%s: %d KiB resident after all cases, %d before", t.Name, t.RSSEnd, t.RSSStart))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// runner runs cases on one broker.
+type runner struct {
+	o      Options
+	rep    *Report
+	target *Target
+	tr     *TargetReport
+	late   atomic.Bool // the case took too long and lost its broker
+}
+
+// caseTime is how long a case may take before its broker counts as stuck.
+const caseTime = 90 * time.Second
+
+// Run runs every case on a broker without 3D and, with o.GL, on one with. The
+// error is about the run itself; see Verdict for what it found.
+func Run(ctx context.Context, o Options) (*Report, error) {
+	if o.Log == nil {
+		o.Log = io.Discard
+	}
+	rep := &Report{Failures: []CaseReport{}, Known: []CaseReport{}}
+	begun := time.Now()
+	defer func() { rep.Seconds = time.Since(begun).Seconds() }()
+	all := Cases()
+	rep.Different = len(all)
+	for _, gl := range []bool{false, true} {
+		if gl && !o.GL {
+			continue
+		}
+		if err := runTarget(ctx, o, rep, all, gl); err != nil {
+			return rep, err
+		}
+	}
+	return rep, nil
+}
+
+func runTarget(ctx context.Context, o Options, rep *Report, all []Case, gl bool) error {
+	t, err := NewTarget(ctx, o.Root, o.Binary, gl)
+	if err != nil {
+		return err
+	}
+	r := &runner{o: o, rep: rep, target: t, tr: &TargetReport{Name: t.Name, FDs: t.fds, RSSStart: t.rss}}
+	rep.Targets = append(rep.Targets, r.tr)
+	seen := map[string]int{}
+	for i := range all {
+		c := &all[i]
+		name := c.Group + ": " + c.Name
+		if !c.on(gl) || !strings.Contains(name, o.Match) {
+			continue
+		}
+		seen[c.Group]++
+		if o.Every > 1 && seen[c.Group]%o.Every != 1 {
+			continue
+		}
+		if ctx.Err() != nil {
+			break
+		}
+		if err := r.run(ctx, c, name); err != nil {
+			return err
+		}
+	}
+	if r.tr.RSSEnd, err = t.RSS(); err != nil {
+		return err
+	}
+	if gl && o.Mutate > 0 && ctx.Err() == nil {
+		if err := r.mutate(ctx); err != nil {
+			return err
+		}
+	}
+	if err := t.Close(); err != nil {
+		rep.Failures = append(rep.Failures, CaseReport{Target: t.Name, Case: "the end", What: err.Error()})
+	}
+	return ctx.Err()
+}
+
+// run runs one case and writes down how it ended. An error means that there is no
+// broker to go on with.
+func (r *runner) run(ctx context.Context, c *Case, name string) error {
+	r.rep.Cases++
+	if r.o.Verbose {
+		fmt.Fprintf(r.o.Log, "%s: %s\n", r.target.Name, name)
+	}
+	begun := time.Now()
+	r.late.Store(false)
+	watch := time.AfterFunc(caseTime, func() { r.late.Store(true); r.target.Kill() })
+	end, err := r.attempt(c)
+	watch.Stop()
+	took := time.Since(begun)
+	if took > 2*time.Second || err != nil {
+		fmt.Fprintf(r.o.Log, "%s: %s: %.1f s %v\n", r.target.Name, name, took.Seconds(), orOK(err))
+	}
+	switch {
+	case err == nil && end == Dropped:
+		r.rep.VMDropped++
+	case err == nil:
+		r.rep.Answered++
+	}
+	if err == nil {
+		r.memory(name)
+		return nil
+	}
+	return r.failed(ctx, c, name, err)
+}
+
+func orOK(err error) any {
+	if err == nil {
+		return ""
+	}
+	return err
+}
+
+// memory notes the broker's size after a case.
+func (r *runner) memory(name string) {
+	if rss, err := r.target.RSS(); err == nil && rss > r.tr.RSSPeak {
+		r.tr.RSSPeak, r.tr.PeakCase = rss, name
+	}
+}
+
+// failed writes the failure down and brings a broker back that is gone or stuck.
+func (r *runner) failed(ctx context.Context, c *Case, name string, err error) error {
+	rep := CaseReport{Target: r.target.Name, Case: name, What: err.Error(), Known: c.Known}
+	stuck := r.late.Load()
+	if stuck {
+		rep.What = fmt.Sprintf("no end within %v: %s", caseTime, rep.What)
+	}
+	if r.exited() {
+		rep.Log = lastLines(r.target.Log(), 60)
+	} else {
+		stuck = stuck || r.target.idle() != nil
+	}
+	gone := r.exited()
+	switch {
+	case c.Known != "":
+		r.rep.Known = append(r.rep.Known, rep)
+	default:
+		r.rep.Failures = append(r.rep.Failures, rep)
+		if stuck {
+			r.rep.Hangs++
+		} else if gone {
+			r.rep.BrokerExits++
+		}
+	}
+	if !gone && !stuck {
+		return nil
+	}
+	if !gone {
+		r.target.Kill()
+	}
+	if err := r.target.Start(ctx); err != nil {
+		return fmt.Errorf("after %q: %w", name, err)
+	}
+	return nil
+}
+
+// exited waits a moment for a broker that has just lost a connection to end.
+func (r *runner) exited() bool {
+	for range 50 {
+		if !r.target.Alive() {
+			return true
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+	return false
+}
+
+// lastLines returns the beginning of a crash report, or else the last lines.
+func lastLines(log string, n int) string {
+	for _, mark := range []string{"SIGSEGV", "SIGABRT", "SIGBUS", "fatal error", "panic:"} {
+		if i := strings.Index(log, mark); i >= 0 {
+			log = log[strings.LastIndexByte(log[:i], '\n')+1:]
+			lines := strings.SplitAfterN(log, "\n", n+1)
+			return strings.Join(lines[:min(len(lines), n)], "")
+		}
+	}
+	lines := strings.SplitAfter(log, "\n")
+	return strings.Join(lines[max(0, len(lines)-n):], "")
+}
+
+// attempt runs a case with a VM of its own and looks at the broker afterwards.
+func (r *runner) attempt(c *Case) (End, error) {
+	mode := vhostusertest.QEMU11B
+	if c.Mode != nil {
+		mode = *c.Mode
+	}
+	vm, err := r.target.Connect(mode)
+	if err != nil {
+		return 0, err
+	}
+	end, err := finish(c, vm)
+	vm.Quit()
+	if err != nil {
+		return 0, err
+	}
+	n, err := r.target.Leaked()
+	if err != nil {
+		return 0, err
+	}
+	if n > 0 {
+		r.rep.LeakedFDs += n
+		r.target.fds += n // the next case is not to blame
+		return 0, fmt.Errorf("%w: %d", errLeak, n)
+	}
+	if end == Dropped {
+		if err := r.nextVM(); err != nil {
+			return 0, fmt.Errorf("the next VM: %w", err)
+		}
+	}
+	return end, nil
+}
+
+// nextVM starts a VM and sends it good commands.
+func (r *runner) nextVM() error {
+	vm, err := r.target.Connect(vhostusertest.QEMU11B)
+	if err != nil {
+		return err
+	}
+	defer vm.Quit()
+	return vm.Healthy()
+}
+
+// finish runs the case and reports how the VM stands after it.
+func finish(c *Case, vm *VM) (End, error) {
+	err := c.Do(vm)
+	if errors.Is(err, errStream) {
+		return Dropped, nil // by the guest itself
+	}
+	if err != nil && c.End != AnyEnd {
+		return 0, err
+	}
+	switch c.End {
+	case Dropped:
+		if !vm.Gone() {
+			return 0, errors.New("the connection lives on, want it dropped")
+		}
+		return Dropped, nil
+	case Answers:
+		return Answers, vm.Healthy()
+	case Reloads:
+		if err := vm.Reload(); err != nil {
+			return 0, fmt.Errorf("reset: %w", err)
+		}
+		return Reloads, vm.Healthy()
+	}
+	if err == nil {
+		err = vm.Reload()
+	}
+	if err == nil {
+		err = vm.Healthy()
+	}
+	if err == nil {
+		return Reloads, nil
+	}
+	return Dropped, nil // attempt looks whether the next VM is served
+}
