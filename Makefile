@@ -79,6 +79,10 @@ arm64: setup ## cross-build everything, tests included
 	GOOS=linux GOARCH=arm64 CGO_ENABLED=0 go vet ./...
 	GOOS=linux GOARCH=arm64 CGO_ENABLED=0 go build ./...
 
+.PHONY: hostile
+hostile: setup lab ## guests that mean harm: cases and mutated traffic (HOSTILE: flags)
+	go run ./testing/cmd/hostile $(HOSTILE)
+
 .PHONY: fuzz
 fuzz: setup ## every fuzz target for FUZZTIME (20s)
 	@testing/fuzz.sh $(FUZZTIME)

@@ -81,6 +81,9 @@ func (d *Device) resourceCreateBlob(r *request) error {
 	}
 	res := &resource{id: c.ResourceID, kind: kindBlob, blob: &blob{mem: c.BlobMem, flags: c.BlobFlags, size: c.Size}}
 	res.args.ID = c.ResourceID
+	if err := d.admit(res); err != nil {
+		return err
+	}
 	var err error
 	switch c.BlobMem {
 	case virtiogpu.BlobMemGuest:
@@ -113,6 +116,9 @@ func (d *Device) blobBacking(c *virtiogpu.ResourceCreateBlob, body []byte) (*gue
 
 // backing looks the entries up in guest memory.
 func (d *Device) backing(entries virtiogpu.MemEntries) (*guestmem.Backing, error) {
+	if err := d.admitPieces(entries.Len()); err != nil {
+		return nil, err
+	}
 	list := make([]guestmem.Entry, entries.Len())
 	for i := range list {
 		e := entries.At(i)

@@ -7,7 +7,6 @@ import (
 
 	"github.com/gpubroker/gpubroker/broker/display"
 	"github.com/gpubroker/gpubroker/broker/edid"
-	"github.com/gpubroker/gpubroker/broker/guestmem"
 	"github.com/gpubroker/gpubroker/broker/virtiogpu"
 	"github.com/gpubroker/gpubroker/broker/wayland/proxy"
 	"github.com/gpubroker/gpubroker/dmabuf"
@@ -90,6 +89,9 @@ func (d *Device) resourceCreate2D(r *request) error {
 		ID: c.ResourceID, Target: targetTexture2D, Format: uint32(c.Format), Bind: bindRenderTarget | bindSamplerView,
 		Width: c.Width, Height: c.Height, Depth: 1, ArraySize: 1,
 	}
+	if err := d.admit(res); err != nil {
+		return err
+	}
 	if err := d.allocate2D(res); err != nil {
 		return err
 	}
@@ -100,6 +102,7 @@ func (d *Device) resourceCreate2D(r *request) error {
 // pipe_texture_target and virgl bind bits (virgl_hw.h) for the renderer's twin of
 // a 2D resource.
 const (
+	targetBuffer     = 0
 	targetTexture2D  = 2
 	bindRenderTarget = 1 << 1
 	bindSamplerView  = 1 << 3
@@ -218,14 +221,9 @@ func (d *Device) resourceAttachBacking(r *request) error {
 	if entries.Len() == 0 {
 		return fmt.Errorf("%w: nr_entries 0", virtiogpu.ErrInvalidParameter)
 	}
-	list := make([]guestmem.Entry, entries.Len())
-	for i := range list {
-		e := entries.At(i)
-		list[i] = guestmem.Entry{Addr: e.Addr, Len: e.Length}
-	}
-	backing, err := d.mem.NewBacking(list)
+	backing, err := d.backing(entries)
 	if err != nil {
-		return fmt.Errorf("%w: %w", virtiogpu.ErrInvalidParameter, err)
+		return err
 	}
 	if res.kind == kind3D {
 		if err := d.rend.AttachBacking(res.id, backing.Segs); err != nil {

@@ -75,6 +75,9 @@ func (d *Device) ctxCreate(r *request) error {
 	if id == 0 || d.contexts[id] != nil {
 		return fmt.Errorf("%w: context %d exists or is reserved", virtiogpu.ErrInvalidContext, id)
 	}
+	if n := len(d.contexts); n >= d.limits.Contexts {
+		return fmt.Errorf("%w: %d contexts, limit %d", virtiogpu.ErrOutOfMemory, n, d.limits.Contexts)
+	}
 	name := c.DebugName()
 	capset := uint32(0) // context_init means something only with its feature
 	if d.features&(1<<virtiogpu.FeatureContextInit) != 0 {
@@ -189,6 +192,9 @@ func (d *Device) resourceCreate3D(r *request) error {
 	}
 	if f, ok := virtiogpu.Format(c.Format).Fourcc(); ok && c.Target == targetTexture2D {
 		res.fourcc = f
+	}
+	if err := d.admit(res); err != nil {
+		return err
 	}
 	if err := d.rend.CreateResource(&res.args); err != nil {
 		return fmt.Errorf("%w: %w", virtiogpu.ErrInvalidParameter, err)

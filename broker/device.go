@@ -45,6 +45,8 @@ type DeviceConfig struct {
 	HostMem uint64
 	// Heads is the number of scanouts that the guest gets, 1 to display.MaxHeads.
 	Heads int
+	// Limits bound what the guest can make the device hold.
+	Limits Limits
 	// HeadSizes, if set, hears of the sizes of the heads' pictures when one changes.
 	// Called on the render thread; it returns at once.
 	HeadSizes func([]input.Size)
@@ -97,6 +99,8 @@ type Device struct {
 	cmd          []byte      // its bytes, copied out of guest memory
 	out          []byte      // its response
 
+	limits    Limits
+	used      usage // never less than what the resources hold
 	resources map[uint32]*resource
 	contexts  map[uint32]*guestContext
 	scanouts  [display.MaxHeads]scanout
@@ -149,6 +153,7 @@ func NewDevice(cfg DeviceConfig) *Device {
 	}
 	d.info = d.rend.Info()
 	d.capsets = d.offerCapsets()
+	d.limits = cfg.Limits.withDefaults()
 	d.onRetry, d.onIdle = d.retryCopies, d.frameIdle
 	d.ctrl.serve = func(kicked bool) { d.serve(&d.ctrl, virtiogpu.ControlQueue, kicked) }
 	d.cursor.serve = func(kicked bool) { d.serve(&d.cursor, virtiogpu.CursorQueue, kicked) }

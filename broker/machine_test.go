@@ -33,6 +33,7 @@ type machine struct {
 }
 
 type machineConfig struct {
+	limits  broker.Limits
 	fake    virgltest.Config
 	profile vhostusertest.Profile
 	sink    display.Sink // headless if nil
@@ -77,7 +78,7 @@ func newMachine(t testing.TB, cfg machineConfig) *machine {
 	if cfg.profile.Name == "" {
 		cfg.profile = vhostusertest.QEMU11A
 	}
-	dc := broker.DeviceConfig{Loop: m.loop, Renderer: m.fake, Fences: relay, Sink: cfg.sink, Heads: cfg.heads, HeadSizes: cfg.sizes, Apps: cfg.apps, Log: zap.NewNop()}
+	dc := broker.DeviceConfig{Loop: m.loop, Renderer: m.fake, Fences: relay, Sink: cfg.sink, Heads: cfg.heads, Limits: cfg.limits, HeadSizes: cfg.sizes, Apps: cfg.apps, Log: zap.NewNop()}
 	vc := vhostuser.Config{Executor: m.loop}
 	gc := fakeguest.Config{Profile: cfg.profile, RAMSize: cfg.ram}
 	if cfg.profile.DisplaySocket {

@@ -90,7 +90,7 @@ func everyRing(v *VM) error {
 
 func waitAll(v *VM, ops []*fakeguest.Op) error {
 	for i, op := range ops {
-		if _, err := v.Ctrl.Wait(op, v.resp, answerTime); err != nil {
+		if _, err := v.wait(v.Ctrl, op); err != nil {
 			return fmt.Errorf("command %d of %d: %w", i, len(ops), err)
 		}
 	}

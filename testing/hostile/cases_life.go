@@ -66,7 +66,7 @@ func lifeCases() []Case {
 				if err := v.Ctrl.RingKick(); err != nil {
 					return err
 				}
-				if _, err := v.Ctrl.Wait(op, v.resp, answerTime); err != nil {
+				if _, err := v.wait(v.Ctrl, op); err != nil {
 					return fmt.Errorf("command %d: %w", i, err)
 				}
 			}

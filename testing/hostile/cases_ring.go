@@ -203,7 +203,7 @@ func noRoom(v *VM) error {
 		if err != nil {
 			return err
 		}
-		if _, err := v.Ctrl.Wait(op, v.resp, answerTime); err != nil {
+		if _, err := v.wait(v.Ctrl, op); err != nil {
 			return err
 		}
 	}

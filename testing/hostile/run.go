@@ -35,7 +35,8 @@ type CaseReport struct {
 	Case   string `json:"case"`
 	What   string `json:"what"`
 	Known  string `json:"known,omitempty"`
-	Log    string `json:"log,omitempty"` // the broker's last lines
+	Place  string `json:"place,omitempty"` // the library and offset that a crash was in
+	Log    string `json:"log,omitempty"`   // the broker's last lines
 }
 
 // Report is out/hostile/report.json.
@@ -209,7 +210,7 @@ func (r *runner) failed(ctx context.Context, c *Case, name string, err error) er
 		rep.What = fmt.Sprintf("no end within %v: %s", caseTime, rep.What)
 	}
 	if r.exited() {
-		rep.Log = lastLines(r.target.Log(), 60)
+		rep.Log, rep.Place = lastLines(r.target.Log(), 25), r.target.Place(r.target.Log())
 	} else {
 		stuck = stuck || r.target.idle() != nil
 	}

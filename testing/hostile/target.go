@@ -25,8 +25,9 @@ type Target struct {
 	root   *lab.Root
 	opt    brokerproc.Options
 	broker *brokerproc.Broker
-	fds    int // open while no VM is connected
-	rss    int // KiB, likewise, at the start
+	fds    int    // open while no VM is connected
+	rss    int    // KiB, likewise, at the start
+	maps   string // of the process then: where its libraries lie
 }
 
 // hostMem is the window for blobs in bytes.
@@ -76,8 +77,40 @@ func (t *Target) Start(ctx context.Context) error {
 		}
 		last = t.fds
 	}
-	t.rss, err = t.RSS()
+	if t.rss, err = t.RSS(); err != nil {
+		return err
+	}
+	maps, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(t.broker.PID()), "maps"))
+	t.maps = string(maps)
 	return err
+}
+
+// Place says which library a crash was in, from the PC in the Go runtime's report;
+// empty if there was none.
+func (t *Target) Place(log string) string {
+	_, after, ok := strings.Cut(log, "\nPC=0x")
+	if !ok {
+		return ""
+	}
+	hex, _, _ := strings.Cut(after, " ")
+	pc, err := strconv.ParseUint(hex, 16, 64)
+	if err != nil {
+		return ""
+	}
+	for line := range strings.Lines(t.maps) {
+		f := strings.Fields(line)
+		from, to, ok := strings.Cut(f[0], "-")
+		if !ok || len(f) < 6 {
+			continue
+		}
+		lo, err1 := strconv.ParseUint(from, 16, 64)
+		hi, err2 := strconv.ParseUint(to, 16, 64)
+		off, err3 := strconv.ParseUint(f[2], 16, 64)
+		if errors.Join(err1, err2, err3) == nil && pc >= lo && pc < hi {
+			return fmt.Sprintf("%s+%#x", filepath.Base(f[5]), pc-lo+off)
+		}
+	}
+	return "code made at run time"
 }
 
 // Close ends the broker in good order, which also shows that it still can.
@@ -164,7 +197,7 @@ func (t *Target) connect(cfg fakeguest.Config) (*VM, error) {
 		g.Quit()
 		return nil, fmt.Errorf("boot: %w", err)
 	}
-	return &VM{Guest: g, socket: t.broker.Socket, gl: t.GL, resp: make([]byte, 4096)}, nil
+	return &VM{Guest: g, socket: t.broker.Socket, alive: t.Alive, gl: t.GL, resp: make([]byte, 4096)}, nil
 }
 
 // HostRoot is the machine itself as a root: programs run on it without a sandbox,

@@ -24,6 +24,7 @@ const classicFeatures = 1<<virtiogpu.FeatureVirgl | 1<<virtiogpu.FeatureEDID | 1
 type VM struct {
 	*fakeguest.Guest
 	socket string // the broker's
+	alive  func() bool
 	gl     bool
 	resp   []byte
 }
@@ -41,7 +42,7 @@ func (v *VM) DoOn(q *fakeguest.Queue, cmd []byte) (virtiogpu.Type, []byte, error
 	if err != nil {
 		return 0, nil, err
 	}
-	n, err := q.Wait(op, v.resp, answerTime)
+	n, err := v.wait(q, op)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -50,6 +51,22 @@ func (v *VM) DoOn(q *fakeguest.Queue, cmd []byte) (virtiogpu.Type, []byte, error
 		return 0, nil, err
 	}
 	return h.Type, v.resp[:n], nil
+}
+
+// errExit says that the broker's process is gone.
+var errExit = errors.New("the broker has ended")
+
+// wait waits for the answer, while there is somebody to give one.
+func (v *VM) wait(q *fakeguest.Queue, op *fakeguest.Op) (int, error) {
+	for end := time.Now().Add(answerTime); ; {
+		n, err := q.Wait(op, v.resp, 200*time.Millisecond)
+		if !errors.Is(err, fakeguest.ErrTimeout) || time.Now().After(end) {
+			return n, err
+		}
+		if !v.alive() {
+			return 0, errExit
+		}
+	}
 }
 
 // OK sends commands that must succeed.
