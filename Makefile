@@ -59,6 +59,10 @@ test-full: test ## make test, and guests within a guest (add half an hour)
 smoke: setup lab ## gpubroker smoke here (shared memory) and where dma-bufs are
 	go run ./testing/cmd/smoke
 
+.PHONY: deb
+deb: setup ## a Debian package (out/deb/)
+	@packaging/deb/build.sh
+
 .PHONY: bench
 bench: setup $(STEP) ## benchmarks
 	@rm -rf out/bench

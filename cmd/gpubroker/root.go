@@ -41,6 +41,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return exitFailed
 }
 
+// extraCommands are those of special builds.
+var extraCommands []func() *cobra.Command
+
 func newRoot(logs io.Writer) *cobra.Command {
 	var print bool
 	o := &serveOptions{logs: logs}
@@ -79,6 +82,9 @@ conventions for vhost-user back-ends say; 3D then needs --virgl.`,
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.Flags().BoolVarP(&print, "print-capabilities", "c", false, "print what this back-end can do, as JSON, and exit")
 	o.register(root.Flags())
+	for _, f := range extraCommands {
+		root.AddCommand(f())
+	}
 	root.AddCommand(newServe(logs), newSmoke(), newLs(), newTop(), newShot(), newVersion())
 	return root
 }
