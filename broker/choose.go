@@ -102,7 +102,7 @@ func openGBM(node string, log *zap.Logger) *gbm.Device {
 // nil, takes QEMU's display socket; in, if not nil, what is done in the windows.
 func openSink(cfg *Config, ev display.Events, in display.Input) (s display.Sink, setSocket func(*dmabuf.FD), err error) {
 	switch cfg.Display {
-	case "headless":
+	case "headless", "none":
 		return headless.New(cfg.Mode), nil, nil
 	case "qemu":
 		q := openQEMU(cfg, ev)
@@ -122,7 +122,7 @@ func openSink(cfg *Config, ev display.Events, in display.Input) (s display.Sink,
 		q := openQEMU(cfg, ev)
 		return q, q.Attach, nil
 	}
-	return nil, nil, fmt.Errorf("broker: --display %q: want wayland, qemu, headless or auto", cfg.Display)
+	return nil, nil, fmt.Errorf("broker: --display %q: want wayland, qemu, headless, none or auto", cfg.Display)
 }
 
 func openWayland(cfg *Config, ev display.Events, in display.Input) (*wayland.Sink, error) {

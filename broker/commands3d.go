@@ -41,7 +41,7 @@ func (d *Device) getCapset(r *request) error {
 	h := r.hdr.Reply(virtiogpu.RespOKCapset)
 	d.out = h.Append(d.out)
 	if s.ID == crossdomain.CapsetID {
-		d.out = crossdomain.Capset(d.out, d.cfg.Alloc2D != nil)
+		d.out = crossdomain.Capset(d.out, d.cfg.Apps, d.cfg.Alloc2D != nil)
 		return nil
 	}
 	d.out = append(d.out, make([]byte, s.MaxSize)...)

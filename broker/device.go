@@ -43,8 +43,8 @@ type DeviceConfig struct {
 	// HostMem is the size of the host-visible window in bytes, a power of two; 0:
 	// there is none.
 	HostMem uint64
-	// Heads is the number of scanouts that the guest gets, 1 to display.MaxHeads.
-	Heads int
+	// Heads is the number of scanouts that the guest gets, up to display.MaxHeads.
+	Heads int // 0 for a guest without a screen
 	// Limits bound what the guest can make the device hold.
 	Limits Limits
 	// HeadSizes, if set, hears of the sizes of the heads' pictures when one changes.
@@ -116,7 +116,6 @@ type Device struct {
 	capsets    []virgl.CapsetInfo // that the guest can ask for
 	namings    []*naming          // clients' namings of resources that do not exist yet
 	epoch      uint64             // how often the device was reset
-	formats    []proxy.Format     // what the renderer draws and samples, once asked for
 	pacer      display.Pacer      // the sink, if it is one
 	caps       [display.MaxHeads]paceTimer
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 
 	"github.com/gpubroker/gpubroker/broker/virtiogpu"
 	"github.com/gpubroker/gpubroker/broker/wayland/proxy"
@@ -17,6 +18,9 @@ const maxNamings = 256
 type Names struct {
 	GPU    *Device
 	Import *Device // nil: there is none
+
+	once    sync.Once
+	formats []proxy.Format // set by once
 }
 
 var _ proxy.Resources = (*Names)(nil)
@@ -174,9 +178,10 @@ func (d *Device) drain() {
 
 // Formats implements proxy.Resources.
 func (n *Names) Formats() []proxy.Format {
-	var out []proxy.Format
-	n.GPU.cfg.Loop.Call(func() { out = n.GPU.drawable() })
-	return out
+	n.once.Do(func() {
+		n.GPU.cfg.Loop.Call(func() { n.formats = n.GPU.drawable() })
+	})
+	return n.formats
 }
 
 // Where struct virgl_caps_v1 (virgl_hw.h) has the bit sets of formats that can be
@@ -188,11 +193,11 @@ const (
 )
 
 // drawable lists the formats that the renderer both draws and samples.
-func (d *Device) drawable() []proxy.Format {
-	if d.formats != nil || !d.info.GL {
-		return d.formats
+func (d *Device) drawable() (out []proxy.Format) {
+	if !d.info.GL {
+		return nil
 	}
-	for _, set := range d.info.Capsets {
+	for _, set := range slices.Backward(d.info.Capsets) { // the newest first
 		if set.ID != 1 && set.ID != 2 || set.MaxSize < capsEnd {
 			continue
 		}
@@ -203,12 +208,12 @@ func (d *Device) drawable() []proxy.Format {
 		for _, f := range virtiogpu.Formats {
 			bit := func(at int) bool { return caps[at+int(f)/8]>>(f%8)&1 != 0 }
 			if c, _ := f.Fourcc(); bit(capsSampler) && bit(capsRender) {
-				d.formats = append(d.formats, proxy.Format{Fourcc: c, Modifier: dmabuf.ModLinear}, proxy.Format{Fourcc: c, Modifier: dmabuf.ModInvalid})
+				out = append(out, proxy.Format{Fourcc: c, Modifier: dmabuf.ModLinear}, proxy.Format{Fourcc: c, Modifier: dmabuf.ModInvalid})
 			}
 		}
 		break
 	}
-	return d.formats
+	return out
 }
 
 // maxPins is how many resources a context may have named and nobody opened yet.

@@ -30,12 +30,12 @@ type Config struct {
 	Virgl      VirglMode
 	RenderNode string // empty: the first that works, else surfaceless
 
-	Display        string // "wayland", "qemu", "headless" or "auto"
+	Display        string // "wayland", "qemu", "headless", "none" (then Heads is 0) or "auto"
 	WaylandDisplay string // empty: $WAYLAND_DISPLAY
 	QEMUDMABuf     qemudisplay.DMABuf
 	Title          string // of the Wayland windows
 	Fullscreen     bool   // the Wayland windows start so
-	Heads          int    // scanouts, 1 to display.MaxHeads
+	Heads          int    // scanouts, up to display.MaxHeads
 	Mode           display.Mode
 	HostMem        uint64 // bytes of host-visible window for blobs, a power of two; 0: none
 
@@ -44,6 +44,8 @@ type Config struct {
 	// empty: none. What is done in the display's windows goes there.
 	InputSocket string
 	TouchSocket string
+
+	Apps *AppsConfig // nil: the guest's programs have no windows of their own
 
 	Control string // path of the control socket; empty: none
 	Metrics string // where Prometheus scrapes, unix:PATH or HOST:PORT; empty: nowhere
@@ -64,6 +66,7 @@ type Server struct {
 	control *Control
 	metrics *metrics.Server
 	input   *input.Server   // nil if nobody asked for it
+	apps    *appServer      // likewise
 	udmabuf *dmabuf.UDMABuf // nil where the host has none
 	gbm     *gbm.Device     // nil where there is no GPU; render thread only
 }
@@ -71,8 +74,8 @@ type Server struct {
 // NewServer starts everything that can fail early: the socket, the renderer,
 // the display. On error nothing is left behind.
 func NewServer(cfg Config) (_ *Server, err error) {
-	if cfg.Heads < 1 || cfg.Heads > display.MaxHeads {
-		return nil, fmt.Errorf("broker: --heads %d: want 1 to %d", cfg.Heads, display.MaxHeads)
+	if (cfg.Heads == 0) != (cfg.Display == "none") || cfg.Heads < 0 || cfg.Heads > display.MaxHeads {
+		return nil, fmt.Errorf("broker: --heads %d: want 1 to %d, or 0 with --display none", cfg.Heads, display.MaxHeads)
 	}
 	if err := cfg.checkSockets(); err != nil {
 		return nil, err
@@ -127,7 +130,16 @@ func NewServer(cfg Config) (_ *Server, err error) {
 	if s.gbm != nil {
 		dc.Alloc2D = s.gbm
 	}
+	if cfg.Apps != nil {
+		if s.apps, err = newAppServer(cfg.Apps, s.udmabuf, s.log); err != nil {
+			return nil, err
+		}
+		dc.Apps = s.apps.channels()
+	}
 	s.dev = NewDevice(dc)
+	if s.apps != nil {
+		s.apps.names.GPU = s.dev
+	}
 	s.events.Bind(s.dev)
 	if cfg.Control != "" {
 		if s.control, err = ListenControl(cfg.Control, s.Status, NewShots(s.dev).Request()); err != nil {
@@ -147,6 +159,7 @@ func NewServer(cfg Config) (_ *Server, err error) {
 func (s *Server) Status(table bool) Status {
 	st := s.dev.Status(table)
 	st.Version = s.cfg.Version
+	s.apps.status(&st)
 	return st
 }
 
@@ -154,10 +167,10 @@ func (s *Server) Status(table bool) Status {
 func (s *Server) Run(ctx context.Context) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	input := s.runInput(ctx)
+	input, apps := s.runInput(ctx), s.apps.run(ctx)
 	err := s.runGPU(ctx)
 	stop()
-	return errors.Join(err, <-input)
+	return errors.Join(err, <-input, <-apps)
 }
 
 func (s *Server) runGPU(ctx context.Context) error {
@@ -203,6 +216,7 @@ func (s *Server) Close() Status {
 	if s.dev != nil {
 		last = s.Status(false)
 		s.events.Bind(nil)
+		s.apps.close() // before the device: its clients use it
 		s.dev.Close()
 	}
 	if s.sink != nil {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/gpubroker/gpubroker/broker/display"
 	"github.com/gpubroker/gpubroker/broker/virtiogpu"
+	"github.com/gpubroker/gpubroker/broker/wayland/proxy"
 )
 
 // Frames counts frames by the way they left.
@@ -41,7 +42,8 @@ type Status struct {
 	Submits     uint64            `json:"submits"`
 	Flushes     uint64            `json:"flushes"`
 	Fences      uint64            `json:"fences"`
-	// FencesOutstanding are commands whose completion waits for the renderer or display.
+	// FencesOutstanding are commands whose completion waits for the renderer, the display
+	// or a message for a cross-domain context.
 	FencesOutstanding int                      `json:"fences_outstanding"`
 	ByCommand         map[string]CommandStatus `json:"by_command"` // those that came at least once
 	Exports           uint64                   `json:"exports"`
@@ -54,6 +56,8 @@ type Status struct {
 	CursorBytes       uint64                   `json:"cursor_bytes_copied"`
 	Window            WindowStatus             `json:"window"`
 	Counts            Counts                   `json:"counts"`
+	Apps              *AppsStatus              `json:"apps,omitempty"`    // nil without --apps
+	Windows           []proxy.WindowStats      `json:"windows,omitempty"` // of the guest's programs
 	Contexts          []ContextStatus          `json:"contexts"`
 	Scanouts          []ScanoutStatus          `json:"scanouts"`
 	Resources         []ResourceStatus         `json:"resources"`
@@ -172,7 +176,7 @@ func (d *Device) status(table bool) Status {
 			s.ByCommand[virtiogpu.Commands[i].Name] = CommandStatus{c.served, c.failed}
 		}
 	}
-	for _, c := range d.info.Capsets {
+	for _, c := range d.capsets {
 		s.Renderer.Capsets = append(s.Renderer.Capsets, c.ID)
 	}
 	if !table {

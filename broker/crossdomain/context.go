@@ -368,6 +368,9 @@ func (c *Context) nextID() uint32 {
 
 // takePoll waits for a fence that a message can be delivered with.
 func (c *Context) takePoll(ctx context.Context) (uint64, error) {
+	if c.open.Err() != nil {
+		return 0, ErrClosed
+	}
 	select {
 	case hold := <-c.polls:
 		return hold, nil

@@ -693,10 +693,20 @@ func TestStream(t *testing.T) {
 
 // TestCapset checks its bytes.
 func TestCapset(t *testing.T) {
-	for gbm, want := range map[bool]byte{false: 0, true: 1} {
-		p := Capset(nil, gbm)
-		if !bytes.Equal(p, []byte{1, 0, 0, 0, 2, 0, 0, 0x80, want, 0, 0, 0, 0, 0, 0, 0}) || len(p) != SizeCapset {
-			t.Errorf("%x", p)
+	r := newRig(t)
+	all := r.c.cfg.Channels
+	for _, c := range []struct {
+		ch    Channels
+		gbm   bool
+		bytes [16]byte
+	}{
+		{all, false, [16]byte{0: 1, 4: 2, 7: 0x80}},
+		{all, true, [16]byte{0: 1, 4: 2, 7: 0x80, 8: 1}},
+		{Channels{Wayland: all.Wayland}, false, [16]byte{0: 1, 4: 2}},
+		{Channels{}, false, [16]byte{0: 1}},
+	} {
+		if p := Capset(nil, &c.ch, c.gbm); !bytes.Equal(p, c.bytes[:]) || len(p) != SizeCapset {
+			t.Errorf("%x, want %x", p, c.bytes)
 		}
 	}
 }

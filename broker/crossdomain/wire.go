@@ -259,11 +259,18 @@ func appendRead(dst []byte, r *pipeData) []byte {
 	return append(dst, r.data...)
 }
 
-// Capset appends the capability set. gbm says that images which the host allocates
-// are dma-bufs.
-func Capset(dst []byte, gbm bool) []byte {
+// Capset appends the capability set of a host that serves ch. gbm says that images
+// which it allocates are dma-bufs.
+func Capset(dst []byte, ch *Channels, gbm bool) []byte {
+	types := uint32(0)
+	if ch.Wayland != nil {
+		types |= 1 << ChannelWayland
+	}
+	if ch.Stream != nil {
+		types |= 1 << ChannelStream
+	}
 	dst = le.AppendUint32(dst, capsetVersion)
-	dst = le.AppendUint32(dst, 1<<ChannelWayland|1<<ChannelStream)
+	dst = le.AppendUint32(dst, types)
 	dma := uint32(0)
 	if gbm {
 		dma = 1

@@ -76,6 +76,10 @@ func (c *Config) appID(head int) string {
 // maxPath is the longest path that fits struct sockaddr_un (unix(7)).
 const maxPath = 107
 
+// SocketPath finds the compositor's socket as wl_display_connect(3) does, from a name,
+// a path or nothing.
+func SocketPath(name string) (string, error) { return socketPath(name) }
+
 // socketPath finds the compositor's socket as wl_display_connect(3) does.
 func socketPath(name string) (string, error) {
 	if name == "" {

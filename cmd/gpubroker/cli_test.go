@@ -55,7 +55,13 @@ func TestWrongOptions(t *testing.T) {
 		{"serve --socket-path " + sock + " --fd 3", "want either --socket-path PATH or --fd N"},
 		{"--fd three", `invalid argument "three" for "-f, --fd"`},
 		{"--socket-path " + sock + " --virgl=maybe", `--virgl "maybe": want on, off or auto`},
-		{"serve --socket-path " + sock + " --display tv", `--display "tv": want wayland, qemu, headless or auto`},
+		{"serve --socket-path " + sock + " --display tv", `--display "tv": want wayland, qemu, headless, none or auto`},
+		{"serve --socket-path " + sock + " --display none --heads 2", "--heads 2: there are none with --display none"},
+		{"serve --socket-path " + sock + " --policy p.toml", "--policy needs --apps"},
+		{"serve --socket-path " + sock + " --apps-display wayland-1", "--apps-display needs --apps"},
+		{"serve --socket-path " + sock + " --vm-name work", "--vm-name needs --apps"},
+		{"serve --socket-path " + sock + " --import-socket i", "--import-socket needs --apps"},
+		{"serve --socket-path " + sock + " --apps --vm-name " + strings.Repeat("x", 65), "--vm-name"},
 		{"serve --socket-path " + sock + " --size 640", `--size "640": want WIDTHxHEIGHT`},
 		{"serve --socket-path " + sock + " --size 640x480x3", `--size "640x480x3"`},
 		{"serve --socket-path " + sock + " --size 10x10", `--size "10x10"`},
@@ -91,6 +97,10 @@ func TestEarlyFailure(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	policy := filepath.Join(dir, "policy.toml")
+	if err := os.WriteFile(policy, []byte("clipbord = false\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		args string
 		want string
@@ -102,6 +112,9 @@ func TestEarlyFailure(t *testing.T) {
 		{"serve --virgl=off --display headless --socket-path " + file, "is not a socket"},
 		{"serve --virgl=off --display headless --control " + file + " --socket-path " + sock, "is not a socket"},
 		{"serve --virgl=off --display headless --fd 1000", "descriptor 1000"},
+		{"serve --virgl=off --display none --apps --policy " + dir + "/none --socket-path " + sock, "no such file or directory"},
+		{"serve --virgl=off --display none --apps --policy " + policy + " --socket-path " + sock, `unknown key "clipbord"`},
+		{"serve --virgl=off --display none --apps --import-socket " + file + " --socket-path " + sock, "is not a socket"},
 	} {
 		t.Run(c.args, func(t *testing.T) {
 			cmd := program(t, strings.Fields(c.args)...)

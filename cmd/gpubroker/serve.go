@@ -28,6 +28,7 @@ type serveOptions struct {
 	hostmem, qemuDMABuf     string
 	control, metrics        string
 	input, touch            string
+	apps                    appsOptions
 	logLevel, logFormat     string
 	logs                    io.Writer
 }
@@ -38,7 +39,7 @@ func (o *serveOptions) register(f *pflag.FlagSet) {
 	f.StringVarP(&o.node, "render-node", "r", "", "DRM render node `PATH` (default: the first that works, else software rendering)")
 	f.StringVarP(&o.virgl, "virgl", "v", "auto", "3D for the guest: `on`, off, or auto (if virglrenderer starts)")
 	f.Lookup("virgl").NoOptDefVal = "on"
-	f.StringVar(&o.display, "display", "auto", "who shows the guest: `wayland`, qemu, headless, or auto")
+	f.StringVar(&o.display, "display", "auto", "who shows the guest: `wayland`, qemu, headless, none, or auto")
 	f.StringVar(&o.wayland, "wayland-display", "", "compositor's socket, a `NAME` or path (default $WAYLAND_DISPLAY)")
 	f.StringVar(&o.title, "title", "gpubroker", "`TITLE` of the guest's windows")
 	f.StringVar(&o.size, "size", "1280x800", "mode that the guest is told to prefer, `WxH` pixels")
@@ -48,6 +49,7 @@ func (o *serveOptions) register(f *pflag.FlagSet) {
 	f.StringVar(&o.qemuDMABuf, "qemu-dmabuf", "auto", "dma-bufs to QEMU's display: on, off (for -display none), or auto (QEMU 8.2 and later), `WHEN`")
 	f.StringVar(&o.input, "input-socket", "", "be the guest's keyboard and pointer on the unix socket `PATH`, from the Wayland windows")
 	f.StringVar(&o.touch, "touch-socket", "", "be the guest's touch screen on the unix socket `PATH`")
+	o.apps.register(f)
 	f.StringVar(&o.control, "control", "", "answer status requests on the unix socket `PATH`")
 	f.StringVar(&o.metrics, "metrics", "", "serve metrics for Prometheus on `ADDRESS`: unix:PATH or HOST:PORT")
 	f.StringVar(&o.logLevel, "log-level", "info", "`LEVEL` of the log: debug, info, warn or error")
@@ -66,11 +68,19 @@ Who shows the guest's screen (--display):
   wayland   a window per scanout in the compositor that $WAYLAND_DISPLAY names
   qemu      QEMU's own display (needs -device vhost-user-gpu-pci or vhost-user-vga)
   headless  nobody; frames are counted
+  none      nobody; the guest has a GPU and no screen
   auto      wayland if a compositor answers, else qemu
 
 What you do in a Wayland window reaches the guest through input devices with sockets
 of their own (--input-socket: keyboard, pointer and wheel; --touch-socket: fingers):
   -chardev socket,id=input,path=PATH -device vhost-user-input-pci,chardev=input
+
+With --apps the programs of the guest that draw with Wayland have windows of their own:
+through gpubroker-guest, or through any client of virtio-gpu's cross-domain contexts
+(QEMU 11.1, docs/cross-domain.md). --import-socket is a second device, through which
+their shared memory gets here without copies:
+  -chardev socket,id=imp,path=PATH -device vhost-user-test-device-pci,chardev=imp,\
+    virtio-id=16,num_vqs=2,vq_size=256,config_size=16
 
 Sockets of systemd take the place of these options: the units' FileDescriptorName is
 gpu, input or touch.`,
@@ -103,8 +113,13 @@ func (o *serveOptions) config() (broker.Config, error) {
 	}
 	switch o.display {
 	case "wayland", "qemu", "headless", "auto":
+	case "none":
+		if o.heads != 1 {
+			return bad("--heads %d: there are none with --display none", o.heads)
+		}
+		c.Heads = 0
 	default:
-		return bad("--display %q: want wayland, qemu, headless or auto", o.display)
+		return bad("--display %q: want wayland, qemu, headless, none or auto", o.display)
 	}
 	switch o.qemuDMABuf {
 	case "auto":
@@ -126,6 +141,9 @@ func (o *serveOptions) config() (broker.Config, error) {
 	var err error
 	if c.HostMem, err = parseSize(o.hostmem); err != nil || c.HostMem&(c.HostMem-1) != 0 || c.HostMem != 0 && c.HostMem < 1<<20 {
 		return bad("--hostmem %q: want a power of two such as 256M or 1G, or 0", o.hostmem)
+	}
+	if c.Apps, err = o.apps.config(o.wayland); err != nil {
+		return c, err
 	}
 	if o.metrics != "" {
 		if err := metrics.CheckAddress(o.metrics); err != nil {
