@@ -169,6 +169,8 @@ func (d *Device) destroyResource(res *resource, why error) {
 	}
 	if res.handles == 0 {
 		res.freeMemory()
+	} else {
+		d.lingering[res] = struct{}{}
 	}
 	delete(d.resources, res.id)
 }

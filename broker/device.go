@@ -102,6 +102,7 @@ type Device struct {
 	limits    Limits
 	used      usage // never less than what the resources hold
 	resources map[uint32]*resource
+	lingering map[*resource]struct{} // given up by the guest, and open
 	contexts  map[uint32]*guestContext
 	scanouts  [display.MaxHeads]scanout
 	cursors   [display.MaxHeads]cursorState
@@ -147,7 +148,7 @@ type queue struct {
 func NewDevice(cfg DeviceConfig) *Device {
 	d := &Device{
 		cfg: cfg, log: cfg.Log, rend: cfg.Renderer, sink: cfg.Sink,
-		resources: map[uint32]*resource{}, contexts: map[uint32]*guestContext{}, rings: map[ringKey]*timeline{},
+		resources: map[uint32]*resource{}, lingering: map[*resource]struct{}{}, contexts: map[uint32]*guestContext{}, rings: map[ringKey]*timeline{},
 		out: make([]byte, 0, 4096), cmd: make([]byte, 0, 64<<10),
 	}
 	d.info = d.rend.Info()

@@ -42,6 +42,7 @@ func (h *handle) release() {
 		return
 	}
 	if h.res.handles--; h.res.handles == 0 && h.res.gone != nil {
+		delete(h.d.lingering, h.res)
 		h.res.freeMemory()
 	}
 }

@@ -51,13 +51,20 @@ type usage struct {
 func (d *Device) countUsage() {
 	d.used = usage{}
 	for _, r := range d.resources {
-		if r.ownsMemory() {
-			d.used.owned++
-		}
-		d.used.bytes += r.hostBytes()
-		if r.backing != nil {
-			d.used.pieces += len(r.backing.Segs)
-		}
+		d.used.add(r)
+	}
+	for r := range d.lingering {
+		d.used.add(r)
+	}
+}
+
+func (u *usage) add(r *resource) {
+	if r.ownsMemory() {
+		u.owned++
+	}
+	u.bytes += r.hostBytes()
+	if r.backing != nil {
+		u.pieces += len(r.backing.Segs)
 	}
 }
 
@@ -68,7 +75,7 @@ func (u *usage) over(l *Limits) bool {
 // admit counts a new resource, or says which limit forbids it.
 func (d *Device) admit(r *resource) error {
 	l := &d.limits
-	if n := len(d.resources); n >= l.Resources {
+	if n := len(d.resources) + len(d.lingering); n >= l.Resources {
 		return fmt.Errorf("%w: %d resources, limit %d", virtiogpu.ErrOutOfMemory, n, l.Resources)
 	}
 	return d.take(usage{owned: btoi(r.ownsMemory()), bytes: r.hostBytes()})

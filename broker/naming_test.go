@@ -439,3 +439,26 @@ func TestNameFormats(t *testing.T) {
 		t.Errorf("%v without 3D", f)
 	}
 }
+
+// TestNameLimits: memory that the guest gave up counts as long as somebody has it
+// open, and stays whole under the next owner of its number.
+func TestNameLimits(t *testing.T) {
+	m := newMachine(t, machineConfig{profile: vhostusertest.QEMU11B, limits: broker.Limits{Bytes: 64 << 10, Resources: 4}})
+	m.namedCtx(1, token)
+	var held []proxy.Resource
+	for range 3 {
+		m.hostBlob(1, 16<<10)
+		m.attachCtx(1, 1)
+		held = append(held, m.open(proxy.Owner{Token: token}, 1))
+		m.ok((&virtiogpu.ResourceUnref{ResourceID: 1}).Append(nil))
+	}
+	big := createBlob(virtiogpu.CtrlHdr{}, 1, virtiogpu.BlobMemHost3D, virtiogpu.BlobFlagMappable, 0, 32<<10, nil)
+	if typ, _ := m.do(big); typ != virtiogpu.RespErrOutOfMemory {
+		t.Errorf("%v", typ)
+	}
+	for _, r := range held {
+		closed(t, r)
+	}
+	m.settle()
+	m.ok(big)
+}
