@@ -36,6 +36,7 @@ type Conn struct {
 	done   chan struct{} // closed by Close
 	once   sync.Once
 	failed atomic.Bool
+	halted atomic.Bool // by Interrupt
 	wg     sync.WaitGroup
 
 	// The reading goroutine's: in[r:w] was read and not yet used.
@@ -159,10 +160,34 @@ func (c *Conn) readError(err error) error {
 		return ErrClosed
 	default:
 	}
+	if c.halted.Load() {
+		return ErrInterrupted
+	}
 	if err == io.EOF {
 		return err
 	}
 	return &OpError{"read frame", err}
+}
+
+// Interrupt makes Recv and ReadFrame return ErrInterrupted, now and later; pipes and
+// writing go on, so that Fail still reaches the peer. A stream without read deadlines
+// is closed instead. Any goroutine.
+func (c *Conn) Interrupt() {
+	c.halted.Store(true)
+	if d, ok := c.rwc.(interface{ SetReadDeadline(time.Time) error }); ok && d.SetReadDeadline(time.Unix(1, 0)) == nil {
+		return
+	}
+	_ = c.rwc.Close()
+}
+
+// InterruptWrites makes a write that waits, and all later ones, fail; a frame may be
+// sent in part, so the connection can only be closed. A stream without write
+// deadlines is closed instead. Any goroutine.
+func (c *Conn) InterruptWrites() {
+	if d, ok := c.rwc.(interface{ SetWriteDeadline(time.Time) error }); ok && d.SetWriteDeadline(time.Unix(1, 0)) == nil {
+		return
+	}
+	_ = c.rwc.Close()
 }
 
 // WriteFrame sends a frame whose payload is the given pieces, one after the other. It

@@ -17,6 +17,8 @@ var (
 	ErrTooMany = errors.New("too many")
 	// ErrClosed says that this end closed the connection.
 	ErrClosed = errors.New("connection closed")
+	// ErrInterrupted says that Interrupt was called.
+	ErrInterrupted = errors.New("reading was interrupted")
 )
 
 // OpError is the error type of this package.
