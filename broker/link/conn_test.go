@@ -302,13 +302,13 @@ func TestHandshakeTimeout(t *testing.T) {
 	}
 }
 
-// TestBothTalkAndNeitherReads: full sockets in both directions do not keep pings from
-// being taken off, nor Close and Fail from ending.
+// TestPingFlood: a peer that sends and never reads does not keep this end from
+// reading, nor Fail and Close from ending.
 func TestPingFlood(t *testing.T) {
 	g, h := pair(t, Limits{})
 	keepReceiving(t, h)
 	// The guest floods and reads nothing: the host's answers stop, its reading goes on.
-	for range 200000 {
+	for range 50000 {
 		if err := g.writePing(TypePing, Ping{1, 1}); err != nil {
 			t.Fatal(err)
 		}
@@ -386,12 +386,12 @@ func TestSteadyStateDoesNotAllocate(t *testing.T) {
 	}
 }
 
-// slow is a stream without writev that takes a little at a time.
-type slow struct{ net.Conn }
+// bare is a stream without writev.
+type bare struct{ net.Conn }
 
 func TestWithoutWritev(t *testing.T) {
 	a, b := sockets(t)
-	g, h := join(t, slow{a}, slow{b}, Limits{})
+	g, h := join(t, bare{a}, bare{b}, Limits{})
 	data := bytes.Repeat([]byte("12345678"), 20000)
 	go func() { _ = g.WriteWayland(nil, data) }()
 	f, err := h.Recv()
