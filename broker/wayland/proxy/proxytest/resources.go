@@ -129,6 +129,17 @@ func (r *Resources) OpenCount() int {
 	return r.open
 }
 
+// closeBlobs closes the memory of the resources from id on.
+func (r *Resources) closeBlobs(id uint32) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for k, res := range r.table {
+		if k.id >= id {
+			_ = res.Blob.Close()
+		}
+	}
+}
+
 // Len returns how many resources the table has.
 func (r *Resources) Len() int {
 	r.mu.Lock()
@@ -148,7 +159,14 @@ func (h *handle) Texture() (w, hh uint32, f dmabuf.Fourcc, ok bool) {
 	return h.W, h.H, h.Format, h.W > 0
 }
 
-func (h *handle) Size() uint64 { return h.Bytes }
+// Size is the file's, if Bytes is 0.
+func (h *handle) Size() uint64 {
+	var st unix.Stat_t
+	if h.Bytes == 0 && h.Blob != nil && unix.Fstat(h.Blob.Int(), &st) == nil {
+		return uint64(st.Size)
+	}
+	return h.Bytes
+}
 
 func (h *handle) Buffer(context.Context) (*dmabuf.Buffer, error) {
 	if h.Export == nil {
@@ -200,6 +218,13 @@ func (res *Resource) Draw(v uint32) {
 	for i := 0; i+4 <= len(res.Pixels); i += 4 {
 		res.Pixels[i], res.Pixels[i+1], res.Pixels[i+2], res.Pixels[i+3] = byte(v), byte(v>>8), byte(v>>16), byte(v>>24)
 	}
+}
+
+// Set replaces the texture's pixels.
+func (res *Resource) Set(pixels []byte) {
+	res.mu.Lock()
+	defer res.mu.Unlock()
+	copy(res.Pixels, pixels)
 }
 
 func (h *handle) Read(ctx context.Context, as proxy.Layout, rect display.Rect, dst *dmabuf.Buffer) (uint64, error) {
