@@ -214,7 +214,7 @@ func TestRealClients(t *testing.T) {
 	still := [][]string{{"weston-scaler"}, {"weston-flower"}, {"weston-transformed"}}
 	for _, renderer := range []string{"pixman", "gl"} {
 		t.Run(renderer, func(t *testing.T) {
-			comp := labtest.Weston(t, lab.WestonOptions{Renderer: renderer, W: screenW, H: screenH})
+			comp := labtest.Weston(t, lab.WestonOptions{Renderer: renderer, W: 640, H: 480})
 			res := proxytest.NewResources()
 			p := realProxy(t, comp, res)
 			d := proxytest.Listen(t, p, res)
