@@ -36,7 +36,8 @@ type rig struct {
 	cancel context.CancelFunc
 
 	frames chan any // what the host received: message or link.Update
-	queue  []link.Item
+
+	items []link.Item // that came with the messages that were wanted
 }
 
 // message is a request as the host got it.
@@ -206,6 +207,7 @@ func (r *rig) want(object wire.ID, opcode uint16) message {
 	if !ok || m.object != object || m.opcode != opcode {
 		r.t.Fatalf("the host got %+v, want request %d of object %d", f, opcode, object)
 	}
+	r.items = append(r.items, m.items...)
 	return m
 }
 
