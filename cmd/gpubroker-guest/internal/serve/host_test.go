@@ -5,14 +5,12 @@ import (
 	"errors"
 	"io"
 	"log/slog"
-	"net"
 	"path/filepath"
-	"sync"
 	"testing"
-	"time"
 
-	"github.com/gpubroker/gpubroker/broker/display"
-	"github.com/gpubroker/gpubroker/broker/link"
+	"go.uber.org/zap/zaptest"
+
+	"github.com/gpubroker/gpubroker/broker/apps"
 	"github.com/gpubroker/gpubroker/broker/wayland/proxy"
 	guestdisplay "github.com/gpubroker/gpubroker/cmd/gpubroker-guest/internal/display"
 	"github.com/gpubroker/gpubroker/cmd/gpubroker-guest/internal/serve"
@@ -22,73 +20,11 @@ import (
 
 func TestMain(m *testing.M) { fdtest.Main(m) }
 
-// linkGuest is a link as the host's proxy sees it.
-type linkGuest struct {
-	conn  *link.Conn
-	hello link.Hello
-}
-
-func (g *linkGuest) Dialect() proxy.Dialect {
-	offset, _, ok := g.conn.Clock()
-	return proxy.Dialect{BufferItems: true, RenderDev: g.hello.RenderDev, ClockOffset: offset, HasClock: ok,
-		Transport: "unix", Name: g.hello.Name}
-}
-
-func (g *linkGuest) Recv(context.Context) (proxy.Chunk, error) {
-	f, err := g.conn.Recv()
-	if err != nil {
-		return proxy.Chunk{}, err
-	}
-	if f.Type == link.TypeUpdate {
-		var u link.Update
-		if err := u.Decode(f.Payload); err != nil {
-			return proxy.Chunk{}, err
-		}
-		pixels, err := u.Unpack(nil)
-		return proxy.Chunk{Update: &proxy.Update{Buffer: u.Buffer, Rect: display.Rect{X: u.X, Y: u.Y, W: u.W, H: u.H}, Pixels: pixels}}, err
-	}
-	items, data, err := link.DecodeWayland(f.Payload, link.Guest, nil)
-	if err != nil {
-		return proxy.Chunk{}, err
-	}
-	c := proxy.Chunk{Data: data}
-	for _, it := range items {
-		p := proxy.Item{Kind: proxy.ItemKind(it.Kind), Device: proxy.DeviceID(it.Device), Resource: it.ID, Offset: it.Offset, Bytes: it.Bytes}
-		if it.Kind == link.ItemPipe {
-			if p.FD, err = g.conn.AcceptPipe(it.ID); err != nil {
-				return proxy.Chunk{}, err
-			}
-		}
-		c.Items = append(c.Items, p)
-	}
-	return c, nil
-}
-
-func (g *linkGuest) Send(_ context.Context, c proxy.Chunk) error {
-	var items []link.Item
-	for i := range c.Items {
-		it := link.Item{Kind: link.ItemKind(c.Items[i].Kind), Bytes: c.Items[i].Bytes}
-		if it.Kind == link.ItemPipe {
-			id, err := g.conn.NamePipe(c.Items[i].FD)
-			if err != nil {
-				return err
-			}
-			it.ID = id
-		}
-		items = append(items, it)
-	}
-	return g.conn.WriteWayland(items, c.Data)
-}
-
-func (g *linkGuest) Fail(err error) { g.conn.Fail(err) }
-func (g *linkGuest) Close() error   { return g.conn.Close() }
-
 // host is the broker's side of clients, at a socket.
 type host struct {
 	socket string
 	proxy  *proxy.Proxy
-	l      net.Listener
-	wg     sync.WaitGroup
+	apps   *apps.Service
 }
 
 func newHost(t testing.TB, socket, compositor string) *host {
@@ -97,39 +33,17 @@ func newHost(t testing.TB, socket, compositor string) *host {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := net.Listen("unix", socket)
-	if err != nil {
+	h := &host{socket: socket, proxy: p}
+	if h.apps, err = apps.New(apps.Config{Handler: p, Log: zaptest.NewLogger(t), Socket: socket}); err != nil {
 		t.Fatal(err)
 	}
-	h := &host{socket: socket, proxy: p, l: l}
-	h.wg.Go(func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			h.wg.Go(func() { h.serve(c) })
-		}
-	})
 	t.Cleanup(h.stop)
 	return h
 }
 
-func (h *host) serve(c net.Conn) {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	conn, hello, err := link.ServerHandshake(ctx, c, link.Limits{}, func(*link.Hello) (uint16, error) { return 0, nil })
-	if err != nil {
-		return
-	}
-	_ = h.proxy.Serve(context.Background(), &linkGuest{conn, hello}, proxy.Owner{Token: hello.Token})
-	_ = conn.Close()
-}
-
 func (h *host) stop() {
-	_ = h.l.Close()
+	h.apps.Close()
 	h.proxy.Close()
-	h.wg.Wait()
 }
 
 // guest is a served display.

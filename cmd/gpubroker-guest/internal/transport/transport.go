@@ -50,9 +50,8 @@ type plain struct{ io.ReadWriteCloser }
 
 func (plain) GPU() *drm.Device { return nil }
 
-// DefaultPort is the vsock port that the host listens at if nothing else is said:
-// "GPB" as a number.
-const DefaultPort = 0x475042
+// DefaultPort is the vsock port of gpubroker ("GP"), that of package apps on the host.
+const DefaultPort = 0x4750
 
 // Usage describes what Open takes.
 const Usage = "auto|cross-domain|vsock[:CID:PORT]|serial[:PATH]|unix:PATH"

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/gpubroker/gpubroker/broker/apps"
 	"github.com/gpubroker/gpubroker/broker/link"
 	"github.com/gpubroker/gpubroker/dmabuf/fdtest"
 )
@@ -22,6 +23,9 @@ import (
 func TestMain(m *testing.M) { fdtest.Main(m) }
 
 func TestOpen(t *testing.T) {
+	if DefaultPort != apps.DefaultPort {
+		t.Errorf("the port is %d here and %d on the host", DefaultPort, apps.DefaultPort)
+	}
 	for _, c := range []struct {
 		spec, name, err string
 	}{
