@@ -3,10 +3,12 @@ package broker
 import (
 	"context"
 	"fmt"
+	"io"
 	"sync/atomic"
 
 	"go.uber.org/zap"
 
+	"github.com/gpubroker/gpubroker/broker/apps"
 	"github.com/gpubroker/gpubroker/broker/crossdomain"
 	"github.com/gpubroker/gpubroker/broker/wayland"
 	"github.com/gpubroker/gpubroker/broker/wayland/proxy"
@@ -25,6 +27,9 @@ type AppsConfig struct {
 	// ImportSocket is the path to listen on for the front-end of the import device;
 	// empty: none.
 	ImportSocket string
+	// Socket, VSock and Serial are where clients come from beside cross-domain
+	// contexts, as in apps.Config; empty: not from there.
+	Socket, VSock, Serial string
 }
 
 // appServer is everything that serves the guest's programs.
@@ -32,6 +37,7 @@ type appServer struct {
 	names *Names
 	proxy *proxy.Proxy
 	imp   *importDevice // nil if nobody asked for it
+	link  *apps.Service // from listen on
 	anon  atomic.Uint64 // clients without an identity so far
 }
 
@@ -69,6 +75,15 @@ func newAppServer(cfg *AppsConfig, udmabuf *dmabuf.UDMABuf, log *zap.Logger) (a 
 	return a, nil
 }
 
+// listen lets clients in; the names' GPU is there.
+func (a *appServer) listen(cfg *AppsConfig, log *zap.Logger) (err error) {
+	a.link, err = apps.New(apps.Config{
+		Handler: a, Log: log.Named("link"), Socket: cfg.Socket, VSock: cfg.VSock, Serial: cfg.Serial,
+		GPU: true, Import: a.imp != nil,
+	})
+	return err
+}
+
 // Serve runs one client. One that does not say whose resources it names gets an
 // identity that no context can have, so that what it imports is its own.
 func (a *appServer) Serve(ctx context.Context, g proxy.Guest, owner proxy.Owner) error {
@@ -83,6 +98,9 @@ func (a *appServer) channels() *crossdomain.Channels {
 	return &crossdomain.Channels{
 		Wayland: func(ctx context.Context, g proxy.Guest, id uint32) error {
 			return a.Serve(ctx, g, proxy.Owner{Ctx: id})
+		},
+		Stream: func(ctx context.Context, rw io.ReadWriteCloser, id uint32) error {
+			return a.link.ServeStream(ctx, rw, apps.TransportCrossDomain, proxy.Owner{Ctx: id})
 		},
 	}
 }
@@ -102,6 +120,9 @@ func (a *appServer) close() {
 	if a == nil {
 		return
 	}
+	if a.link != nil {
+		a.link.Close() // ends the clients that came that way
+	}
 	if a.proxy != nil {
 		a.proxy.Close()
 	}
@@ -117,6 +138,7 @@ type AppsStatus struct {
 	Events       uint64        `json:"events"`        // messages from the compositor
 	BytesCopied  uint64        `json:"bytes_copied"`
 	Import       *ImportStatus `json:"import,omitempty"`
+	Link         apps.Status   `json:"link"` // clients of gpubroker-guest
 }
 
 // status adds what is known of the guest's programs.
@@ -128,6 +150,9 @@ func (a *appServer) status(s *Status) {
 	s.Apps = &AppsStatus{
 		Clients: a.proxy.Clients(), ClientsTotal: st.Clients.Load(), Faults: st.Faults.Load(),
 		Requests: st.Requests.Load(), Events: st.Events.Load(), BytesCopied: st.BytesCopied.Load(), Import: a.imp.status(),
+	}
+	if a.link != nil {
+		s.Apps.Link = a.link.Status()
 	}
 	s.Windows = a.proxy.Windows()
 }

@@ -139,6 +139,9 @@ func NewServer(cfg Config) (_ *Server, err error) {
 	s.dev = NewDevice(dc)
 	if s.apps != nil {
 		s.apps.names.GPU = s.dev
+		if err = s.apps.listen(cfg.Apps, s.log); err != nil {
+			return nil, err
+		}
 	}
 	s.events.Bind(s.dev)
 	if cfg.Control != "" {

@@ -13,8 +13,8 @@ import (
 	"github.com/gpubroker/gpubroker/broker/wayland/proxy"
 )
 
-// DefaultPort is the vsock port of gpubroker ("GP").
-const DefaultPort = 0x4750
+// DefaultPort is the vsock port of gpubroker ("GPB").
+const DefaultPort = 0x475042
 
 // VSock is where vsock streams come from.
 type VSock struct {

@@ -86,10 +86,15 @@ type host struct {
 // is the port's orderly end.
 func ServeMux(ctx context.Context, rwc io.ReadWriteCloser, streams int, serve func(ctx context.Context, stream io.ReadWriteCloser)) error {
 	h := &host{p: newPort(rwc), ctx: ctx, streams: streams, serve: serve}
-	// A guest that had a session with another host process begins anew.
-	h.wg.Go(func() { _ = h.p.sendControl(control{kind: controlReset}) })
+	defer context.AfterFunc(ctx, h.p.close)()
+	// A guest that had a session with another host process begins anew. This comes
+	// before any answer, or it would end a new session.
 	h.reset = time.Now()
-	err := h.p.readUntil(ctx, h)
+	err := h.p.sendControl(control{kind: controlReset})
+	if err == nil {
+		err = h.p.read(h)
+	}
+	err = h.p.reason(ctx, err)
 	h.p.close()
 	h.endSession()
 	h.wg.Wait()
@@ -176,7 +181,8 @@ func NewMux(ctx context.Context, rwc io.ReadWriteCloser) *Mux {
 	m := &Mux{p: newPort(rwc), ready: make(chan struct{}), nonce: newNonce()}
 	m.ctx, m.cancel = context.WithCancelCause(ctx)
 	m.wg.Go(func() {
-		err := m.p.readUntil(m.ctx, m)
+		defer context.AfterFunc(m.ctx, m.p.close)()
+		err := m.p.reason(m.ctx, m.p.read(m))
 		m.cancel(&OpError{"port", err})
 		m.p.close()
 		m.drop()

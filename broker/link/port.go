@@ -146,10 +146,8 @@ func (c *portConn) SetDeadline(time.Time) error      { return nil }
 func (c *portConn) SetReadDeadline(time.Time) error  { return nil }
 func (c *portConn) SetWriteDeadline(time.Time) error { return nil }
 
-// readUntil is read until ctx ends, which closes the port.
-func (p *port) readUntil(ctx context.Context, e events) error {
-	defer context.AfterFunc(ctx, p.close)()
-	err := p.read(e)
+// reason returns why a port ended whose reading ended with err.
+func (p *port) reason(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}

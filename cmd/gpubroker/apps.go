@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/gpubroker/gpubroker/broker"
+	"github.com/gpubroker/gpubroker/broker/apps"
 	"github.com/gpubroker/gpubroker/broker/wayland/proxy"
 )
 
@@ -16,6 +17,7 @@ type appsOptions struct {
 	on                    bool
 	display, policy, name string
 	importSocket          string
+	socket, vsock, serial string
 }
 
 func (o *appsOptions) register(f *pflag.FlagSet) {
@@ -23,6 +25,9 @@ func (o *appsOptions) register(f *pflag.FlagSet) {
 	f.StringVar(&o.display, "apps-display", "", "compositor for --apps, a `NAME` or path (default: that of --wayland-display)")
 	f.StringVar(&o.policy, "policy", "", "what the guest's programs may see and do, TOML or JSON, from `FILE`")
 	f.StringVar(&o.name, "vm-name", "", "`NAME` of the VM before the titles of its programs' windows, and for the compositor")
+	f.StringVar(&o.socket, "apps-socket", "", "take clients of --apps on the unix socket `PATH`, for containers on this machine")
+	f.StringVar(&o.vsock, "vsock", "", "take clients of --apps by vsock: PORT or CID:PORT of this kernel, or unix:PATH[:PORT] of the VMM (`WHERE`)")
+	f.StringVar(&o.serial, "serial", "", "take clients of --apps by a virtio-serial port, whose QEMU chardev connects to the unix socket `PATH`")
 	f.StringVar(&o.importSocket, "import-socket", "", "be the import device of --apps on the unix socket `PATH`")
 }
 
@@ -34,6 +39,7 @@ func (o *appsOptions) config(display string) (*broker.AppsConfig, error) {
 	if !o.on {
 		for _, f := range []struct{ name, value string }{
 			{"--apps-display", o.display}, {"--policy", o.policy}, {"--vm-name", o.name}, {"--import-socket", o.importSocket},
+			{"--apps-socket", o.socket}, {"--vsock", o.vsock}, {"--serial", o.serial},
 		} {
 			if f.value != "" {
 				return nil, usageError{fmt.Errorf("%s needs --apps", f.name)}
@@ -44,7 +50,12 @@ func (o *appsOptions) config(display string) (*broker.AppsConfig, error) {
 	if len(o.name) > maxVMName || !utf8.ValidString(o.name) || strings.ContainsFunc(o.name, func(r rune) bool { return r < ' ' }) {
 		return nil, usageError{fmt.Errorf("--vm-name %.80q: want at most %d bytes of text", o.name, maxVMName)}
 	}
-	c := &broker.AppsConfig{Display: o.display, VMName: o.name, ImportSocket: o.importSocket}
+	c := &broker.AppsConfig{Display: o.display, VMName: o.name, ImportSocket: o.importSocket, Socket: o.socket, VSock: o.vsock, Serial: o.serial}
+	if o.vsock != "" {
+		if _, err := apps.ParseVSock(o.vsock); err != nil {
+			return nil, usageError{fmt.Errorf("--%w", err)}
+		}
+	}
 	if c.Display == "" {
 		c.Display = display
 	}
