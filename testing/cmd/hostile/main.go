@@ -26,18 +26,33 @@ func main() {
 	flag.DurationVar(&o.Mutate, "mutate", time.Minute, "how long to mutate recorded traffic")
 	flag.Uint64Var(&o.Seed, "seed", 0, "of the mutations (0: from the clock)")
 	flag.BoolVar(&o.GL, "gl", true, "run the cases with 3D, too")
+	record := flag.String("record", "", "record the GL program of the arguments to `FILE` (hostile -record F glmark2-es2-wayland …) and do nothing else")
 	flag.BoolVar(&o.Verbose, "v", false, "name every case before it runs")
 	flag.Parse()
 	if o.Seed == 0 {
 		o.Seed = uint64(time.Now().UnixNano())
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, o, *host)
+	var err error
+	if *record != "" {
+		err = recordProgram(ctx, *record)
+	} else {
+		err = run(ctx, o, *host)
+	}
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "\nhostile:", err)
 		os.Exit(1)
 	}
+}
+
+// recordProgram is how the files of testing/hostile/testdata came to be.
+func recordProgram(ctx context.Context, file string) error {
+	root, err := lab.Find()
+	if err != nil {
+		return err
+	}
+	return hostile.RecordFile(ctx, root, file, 3<<20, 2*time.Minute, flag.Args()...)
 }
 
 func run(ctx context.Context, o hostile.Options, host bool) error {
