@@ -87,6 +87,10 @@ arm64: setup ## cross-build everything, tests included
 hostile: setup lab ## guests that mean harm: cases and mutated traffic (HOSTILE: flags)
 	go run ./testing/cmd/hostile $(HOSTILE)
 
+.PHONY: soak
+soak: setup lab ## a million resources, 10000 contexts, 200 dead compositors (SOAK: flags)
+	go run ./testing/cmd/soak $(SOAK)
+
 .PHONY: fuzz
 fuzz: setup ## every fuzz target for FUZZTIME (20s)
 	@testing/fuzz.sh $(FUZZTIME)

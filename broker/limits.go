@@ -16,7 +16,7 @@ type Limits struct {
 	// descriptor and a mapping each: 2D resources and host blobs; 16384. (A process
 	// has 65530 mappings, and the Go runtime and the GL driver die without.)
 	Owned    int
-	Contexts int    // 1024
+	Contexts int    // 512
 	Bytes    uint64 // of host memory behind resources, about; half of the machine's, or 2 GiB
 	Pieces   int    // of guest memory behind resources, where not neighbours; 4194304
 }
@@ -25,7 +25,7 @@ func (l Limits) withDefaults() Limits {
 	for _, d := range []struct {
 		field *int
 		value int
-	}{{&l.Resources, 1 << 18}, {&l.Owned, 1 << 14}, {&l.Contexts, 1024}, {&l.Pieces, 1 << 22}} {
+	}{{&l.Resources, 1 << 18}, {&l.Owned, 1 << 14}, {&l.Contexts, 512}, {&l.Pieces, 1 << 22}} {
 		if *d.field == 0 {
 			*d.field = d.value
 		}

@@ -38,6 +38,7 @@ type Config struct {
 	Heads          int    // scanouts, up to display.MaxHeads
 	Mode           display.Mode
 	HostMem        uint64 // bytes of host-visible window for blobs, a power of two; 0: none
+	Limits         Limits // what one guest may make
 
 	// InputSocket and TouchSocket are the paths to listen on for the front-ends of
 	// the guest's keyboard and pointer, and of its touch screen (package input);
@@ -113,7 +114,7 @@ func NewServer(cfg Config) (_ *Server, err error) {
 	s.log.Info("display", zap.String("sink", s.sink.Name()))
 	dc := DeviceConfig{
 		Loop: s.loop, Renderer: s.rend, Fences: relay, Sink: s.sink, SetDisplaySocket: setSocket,
-		Heads: cfg.Heads, HostMem: cfg.HostMem, Log: s.log,
+		Heads: cfg.Heads, HostMem: cfg.HostMem, Limits: cfg.Limits, Log: s.log,
 	}
 	if s.input != nil {
 		dc.HeadSizes = s.input.SetHeads

@@ -85,6 +85,10 @@ type RendererStatus struct {
 	GL           bool     `json:"gl"`
 	DMABufExport bool     `json:"dmabuf_export"`
 	Capsets      []uint32 `json:"capsets"`
+	// What the renderer holds for the guest now.
+	Contexts      int `json:"contexts"`
+	Resources     int `json:"resources"`
+	FencesPending int `json:"fences_pending"`
 }
 
 // ContextStatus is a row of the context table.
@@ -148,6 +152,8 @@ func (d *Device) status(table bool) Status {
 		FlushToCommit: Latency{P50: st.Latency.Quantile(0.5), P99: st.Latency.Quantile(0.99), Count: st.Latency.Count(),
 			Distribution: st.Latency.Distribution()},
 	}
+	held := d.rend.Stats()
+	s.Renderer.Contexts, s.Renderer.Resources, s.Renderer.FencesPending = held.Contexts, held.Resources, held.FencesPending
 	s.Tiers = map[string]uint64{}
 	for t := tierDMABuf; t < numTiers; t++ {
 		s.Tiers[t.String()] = d.stats.Tiers[t].Load()

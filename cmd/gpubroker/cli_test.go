@@ -66,6 +66,8 @@ func TestWrongOptions(t *testing.T) {
 		{"serve --socket-path " + sock + " --serial i", "--serial needs --apps"},
 		{"serve --socket-path " + sock + " --apps --vsock 1:2:3", `--vsock "1:2:3": bad port`},
 		{"serve --socket-path " + sock + " --apps --vm-name " + strings.Repeat("x", 65), "--vm-name"},
+		{"serve --socket-path " + sock + " --limit resources=0", `--limit "resources=0": want a name and a number`},
+		{"serve --socket-path " + sock + " --limit bytes=1G,textures=5", `--limit "textures=5": there is resources`},
 		{"serve --socket-path " + sock + " --size 640", `--size "640": want WIDTHxHEIGHT`},
 		{"serve --socket-path " + sock + " --size 640x480x3", `--size "640x480x3"`},
 		{"serve --socket-path " + sock + " --size 10x10", `--size "10x10"`},

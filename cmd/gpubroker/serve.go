@@ -26,6 +26,7 @@ type serveOptions struct {
 	heads                   int
 	fullscreen              bool
 	hostmem, qemuDMABuf     string
+	limits                  []string
 	control, metrics        string
 	input, touch            string
 	apps                    appsOptions
@@ -46,6 +47,7 @@ func (o *serveOptions) register(f *pflag.FlagSet) {
 	f.BoolVar(&o.fullscreen, "fullscreen", false, "start the Wayland windows fullscreen")
 	f.IntVar(&o.heads, "heads", 1, "number `N` of scanouts, 1 to 16")
 	f.StringVar(&o.hostmem, "hostmem", "1G", "window `SIZE` for blobs that the guest maps, a power of two (0: none); needs QEMU 11.1")
+	f.StringSliceVar(&o.limits, "limit", nil, "what one guest may make, `NAME=N`: resources, owned (2D and host blobs), contexts, pieces (of guest memory), bytes (of host memory)")
 	f.StringVar(&o.qemuDMABuf, "qemu-dmabuf", "auto", "dma-bufs to QEMU's display: on, off (for -display none), or auto (QEMU 8.2 and later), `WHEN`")
 	f.StringVar(&o.input, "input-socket", "", "be the guest's keyboard and pointer on the unix socket `PATH`, from the Wayland windows")
 	f.StringVar(&o.touch, "touch-socket", "", "be the guest's touch screen on the unix socket `PATH`")
@@ -139,6 +141,9 @@ func (o *serveOptions) config() (broker.Config, error) {
 		return bad("--heads %d: want 1 to %d", o.heads, display.MaxHeads)
 	}
 	var err error
+	if c.Limits, err = parseLimits(o.limits); err != nil {
+		return bad("%v", err)
+	}
 	if c.HostMem, err = parseSize(o.hostmem); err != nil || c.HostMem&(c.HostMem-1) != 0 || c.HostMem != 0 && c.HostMem < 1<<20 {
 		return bad("--hostmem %q: want a power of two such as 256M or 1G, or 0", o.hostmem)
 	}

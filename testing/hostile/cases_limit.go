@@ -33,7 +33,7 @@ func limitCases() []Case {
 			if err := v.OK(createCtx(ctxA)); err != nil {
 				return err
 			}
-			return until(v, 1000, func(i uint32) [][]byte {
+			return until(v, 100, func(i uint32) [][]byte {
 				return [][]byte{submit(ctxA, dwords(head(cmdCreateSub, 0, 1), i))}
 			})
 		}},

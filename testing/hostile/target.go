@@ -14,6 +14,7 @@ import (
 	"github.com/gpubroker/gpubroker/testing/brokerproc"
 	"github.com/gpubroker/gpubroker/testing/fakeguest"
 	"github.com/gpubroker/gpubroker/testing/lab"
+	"github.com/gpubroker/gpubroker/virgl/dl"
 )
 
 // Target is a gpubroker process under attack. When a case ends it, it is started
@@ -41,7 +42,7 @@ func NewTarget(ctx context.Context, root *lab.Root, binary string, gl bool) (*Ta
 		t.Name, virgl = "virgl", "on"
 	}
 	t.opt = brokerproc.Options{Binary: binary, Args: []string{
-		"--display", "headless", "--virgl=" + virgl, "--hostmem", strconv.Itoa(hostMem), "--heads", "2"}}
+		"--display", "headless", "--virgl=" + virgl, "--hostmem", strconv.Itoa(hostMem), "--heads", "2", "--limit", "bytes=1G,contexts=64"}}
 	if err := t.Start(ctx); err != nil {
 		return nil, err
 	}
@@ -129,8 +130,11 @@ func (t *Target) Alive() bool { return t.broker.Alive() }
 func (t *Target) Log() string { return t.broker.Log() }
 
 // RSS is the broker's resident memory in KiB.
-func (t *Target) RSS() (int, error) {
-	body, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(t.broker.PID()), "status"))
+func (t *Target) RSS() (int, error) { return RSS(t.broker) }
+
+// RSS is a broker's resident memory in KiB.
+func RSS(b *brokerproc.Broker) (int, error) {
+	body, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(b.PID()), "status"))
 	if err != nil {
 		return 0, fmt.Errorf("resident memory: %w", err)
 	}
@@ -203,3 +207,9 @@ func (t *Target) connect(cfg fakeguest.Config) (*VM, error) {
 // HostRoot is the machine itself as a root: programs run on it without a sandbox,
 // with its own libraries.
 func HostRoot() *lab.Root { return &lab.Root{Dir: "/", Path: lab.GuestPath} }
+
+// HaveGL reports whether the machine itself has the library that 3D needs.
+func HaveGL() bool {
+	_, err := dl.Open(dl.Spec{Sonames: []string{"libvirglrenderer.so.1"}, Package: "libvirglrenderer1"})
+	return err == nil
+}

@@ -66,7 +66,10 @@ func encodeTraffic(list []Record) ([]byte, error) {
 	if err := json.NewEncoder(z).Encode(list); err != nil {
 		return nil, err
 	}
-	return b.Bytes(), z.Close()
+	if err := z.Close(); err != nil {
+		return nil, err
+	}
+	return b.Bytes(), nil
 }
 
 // arena deals out recorded backings: addresses count from 0 until replay.
