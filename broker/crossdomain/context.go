@@ -222,7 +222,7 @@ func (c *Context) server(t ChannelType) func() error {
 	case t == ChannelWayland && ch.Wayland != nil:
 		return func() error { return ch.Wayland(c.ctx, &guest{c: c}, c.cfg.ID) }
 	case t == ChannelStream && ch.Stream != nil:
-		return func() error { return ch.Stream(c.ctx, &stream{c: c}, c.cfg.ID) }
+		return func() error { return ch.Stream(c.ctx, newStream(c), c.cfg.ID) }
 	}
 	return nil
 }

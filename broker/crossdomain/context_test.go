@@ -710,3 +710,45 @@ func TestCapset(t *testing.T) {
 		}
 	}
 }
+
+// TestStreamDeadlines: reads and writes that wait end at their time, also when it is
+// set while they wait, and go on when it is taken back.
+func TestStreamDeadlines(t *testing.T) {
+	r := newRig(t)
+	r.connect(ChannelStream)
+	s := (<-r.stream).(interface {
+		io.ReadWriteCloser
+		SetReadDeadline(time.Time) error
+		SetWriteDeadline(time.Time) error
+	})
+	for name, c := range map[string]struct {
+		set func(time.Time) error
+		do  func([]byte) (int, error)
+	}{"read": {s.SetReadDeadline, s.Read}, "write": {s.SetWriteDeadline, s.Write}} {
+		done := make(chan error, 1)
+		go func() {
+			_, err := c.do([]byte("12345"))
+			done <- err
+		}()
+		time.Sleep(5 * time.Millisecond)
+		_ = c.set(time.Now().Add(time.Hour)) // looks again, waits again
+		time.Sleep(5 * time.Millisecond)
+		_ = c.set(time.Now())
+		if err := <-done; !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if _, err := c.do([]byte("12345")); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%s again: %v", name, err)
+		}
+		_ = c.set(time.Time{})
+	}
+	r.submit(sendCmd(MaxIDs, []byte("x")))
+	if n, err := s.Read(make([]byte, 5)); n != 1 || err != nil {
+		t.Errorf("read %d bytes, %v", n, err)
+	}
+	hold := r.poll()
+	if n, err := s.Write([]byte("y")); n != 1 || err != nil {
+		t.Errorf("wrote %d bytes, %v", n, err)
+	}
+	r.waitFor(hold)
+}
