@@ -102,7 +102,9 @@ func (s *ringStream) Close() error {
 
 type handlerFunc func(ctx context.Context, g proxy.Guest, o proxy.Owner) error
 
-func (f handlerFunc) Serve(ctx context.Context, g proxy.Guest, o proxy.Owner) error { return f(ctx, g, o) }
+func (f handlerFunc) Serve(ctx context.Context, g proxy.Guest, o proxy.Owner) error {
+	return f(ctx, g, o)
+}
 
 // TestCrossLink: the frames of gpubroker-guest travel inside a cross-domain context;
 // its resources are those of that context, and why it is ended reaches the guest.
