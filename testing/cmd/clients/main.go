@@ -18,7 +18,12 @@ func main() {
 	var only, comps string
 	flag.StringVar(&only, "only", "", "comma-separated `CLIENTS`, all if empty")
 	flag.StringVar(&comps, "compositors", "", "comma-separated `COMPOSITORS`, all if empty")
+	flag.BoolVar(&o.imports, "import", false, "give the guest with QEMU 11.1 the device that imports its memory")
 	flag.StringVar(&o.out, "out", "clients", "folder of the results below out/")
+	flag.Usage = func() {
+		fmt.Fprintf(os.Stderr, "usage: clients [flags] [unix | cross-domain | virtio-serial]...\n")
+		flag.PrintDefaults()
+	}
 	flag.Parse()
 	o.only, o.compositors, o.transports = list(only), list(comps), flag.Args()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
