@@ -19,6 +19,7 @@ type options struct {
 	compositors []string
 	transports  []string
 	imports     bool
+	bin         string
 }
 
 // suite is one run of the command.
@@ -47,9 +48,12 @@ func (s *suite) run(ctx context.Context) error {
 	if len(s.compositors) == 0 {
 		s.compositors = clients.Compositors
 	}
-	programs, err := clients.BuildPrograms(ctx, filepath.Join("out", "bin"))
-	if err != nil {
-		return err
+	programs := clients.Programs{Broker: filepath.Join(s.bin, "gpubroker"), Guest: filepath.Join(s.bin, "gpubroker-guest")}
+	if s.bin == "" {
+		var err error
+		if programs, err = clients.BuildPrograms(ctx, filepath.Join("out", "bin")); err != nil {
+			return err
+		}
 	}
 	var comps []*clients.Compositor
 	for _, name := range s.compositors {
