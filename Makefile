@@ -36,6 +36,10 @@ dmabuf: setup lab ## real dma-bufs: everything inside a guest that has them
 blobs: setup lab ## blobs from a real guest to the screen, thousands of them
 	go run ./testing/cmd/blobs
 
+.PHONY: clients
+clients: setup lab ## Wayland clients of guests, their windows compared with direct runs
+	go run ./testing/cmd/clients $(or $(TRANSPORTS),unix cross-domain virtio-serial)
+
 .PHONY: test
 test: setup lab $(STEP) ## lint, all tests, race detector, arm64, fuzzing, dma-bufs
 	@rm -rf out/test

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/gpubroker/gpubroker/broker/wayland/proxy"
 )
 
 // Result is one line of the report.
@@ -18,6 +20,8 @@ type Result struct {
 	OK         bool    `json:"ok"`
 	Why        string  `json:"why"` // why not, or what was compared
 	Seconds    float64 `json:"seconds"`
+	// Windows are what the broker counted of the client's windows.
+	Windows []proxy.WindowStats `json:"windows,omitempty"`
 
 	Look *Look  `json:"-"` // nil if it has no window
 	Text string `json:"-"` // what it printed, if that is what counts
@@ -40,6 +44,12 @@ func Run(ctx context.Context, c *Case, comp *Compositor, at Place, want *Result)
 	begun := time.Now()
 	r := &Result{Client: c.Name, Transport: at.Name(), Compositor: comp.Name}
 	err := r.run(ctx, c, comp, at, want)
+	for range c.Again {
+		if !errors.Is(err, errEnded) {
+			break
+		}
+		err = r.run(ctx, c, comp, at, want)
+	}
 	r.OK = err == nil
 	if err != nil {
 		r.Why, _, _ = strings.Cut(err.Error(), "\n") // the lab's errors go on with commands and logs
@@ -73,7 +83,9 @@ func (r *Result) run(ctx context.Context, c *Case, comp *Compositor, at Place, w
 	for {
 		err := r.look(ctx, c, comp, client, want)
 		switch {
-		case err == nil || errors.Is(err, errEnded):
+		case err == nil:
+			return r.count(at)
+		case errors.Is(err, errEnded):
 			return err
 		case ctx.Err() != nil && last != nil:
 			return last
@@ -82,6 +94,22 @@ func (r *Result) run(ctx context.Context, c *Case, comp *Compositor, at Place, w
 		}
 		last = err
 	}
+}
+
+// count asks the broker for what it counted.
+func (r *Result) count(at Place) error {
+	rig, ok := at.(Rig)
+	if !ok {
+		return nil
+	}
+	st, err := rig.Broker().Status()
+	if err != nil {
+		return err
+	}
+	if r.Windows = st.Windows; len(r.Windows) == 0 {
+		return errors.New("the broker knows of no window")
+	}
+	return nil
 }
 
 var errEnded = errors.New("the client ended")
