@@ -41,13 +41,14 @@ clients: setup lab ## Wayland clients of guests, their windows compared with dir
 	go run ./testing/cmd/clients $(or $(TRANSPORTS),unix cross-domain virtio-serial)
 
 .PHONY: test
-test: setup lab $(STEP) ## lint, all tests, race detector, arm64, fuzzing, dma-bufs
+test: setup lab $(STEP) ## lint, all tests, race detector, arm64, fuzzing, smoke, dma-bufs
 	@rm -rf out/test
 	@$(STEP) -report out/test/report.json lint -- $(MAKE) --no-print-directory lint
 	@$(STEP) -report out/test/report.json arm64 -- $(MAKE) --no-print-directory arm64
 	@$(STEP) -report out/test/report.json -test race -- env CGO_ENABLED=1 \
 		go test -race -tags egl -shuffle=on ./...
 	@$(STEP) -report out/test/report.json fuzz -- $(MAKE) --no-print-directory fuzz
+	@$(STEP) -report out/test/report.json smoke -- $(MAKE) --no-print-directory smoke
 	@$(STEP) -report out/test/report.json dmabuf -- $(MAKE) --no-print-directory dmabuf
 	@$(STEP) -report out/test/report.json -test test -- env CGO_ENABLED=0 GPUBROKER_VM=1 \
 		go test -p 1 -count=1 -timeout 30m -shuffle=on ./...
