@@ -17,11 +17,13 @@ type Node struct {
 	HostVisible bool
 	ContextInit bool
 	Capsets     uint64 // bit mask by Capset
+	Scanouts    bool   // screens can be connected to it
 }
 
-// Imports reports whether the device could import dma-bufs of other devices: Linux
-// (6.14 and later) allows that where there are blobs and no 3D.
-func (n Node) Imports() bool { return n.Blob && !n.Has3D }
+// Imports reports whether the device is one for importing dma-bufs of other devices:
+// Linux (6.14 and later) allows that where there are blobs and no 3D, and the host's
+// device for it has no scanouts. A GPU without 3D has some.
+func (n Node) Imports() bool { return n.Blob && !n.Has3D && !n.Scanouts }
 
 // CrossDomain reports whether cross-domain contexts can be made.
 func (n Node) CrossDomain() bool {
@@ -65,6 +67,11 @@ func probe(path string) (Node, error) {
 		return Node{}, d.fail("ask for the number", err)
 	}
 	n.Dev = uint64(st.Rdev)
+	connectors, err := filepath.Glob(filepath.Join("/sys/class/drm", filepath.Base(path), "device/drm/card*/card*-*"))
+	if err != nil {
+		return Node{}, d.fail("look for connectors", err)
+	}
+	n.Scanouts = len(connectors) > 0
 	for _, p := range []struct {
 		param Param
 		set   func(int)

@@ -7,9 +7,11 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/gpubroker/gpubroker/broker/link"
 	"github.com/gpubroker/gpubroker/cmd/gpubroker-guest/internal/drm"
 )
 
@@ -113,9 +115,7 @@ func openAuto(ctx context.Context, nodes []drm.Node) (Transport, error, error) {
 	} {
 		t, err := open()
 		if err == nil {
-			var s Stream
-			if s, err = t.Dial(ctx); err == nil {
-				_ = s.Close()
+			if err = probe(ctx, t); err == nil {
 				return t, errors.Join(why...), nil
 			}
 			_ = t.Close()
@@ -123,4 +123,22 @@ func openAuto(ctx context.Context, nodes []drm.Node) (Transport, error, error) {
 		why = append(why, err)
 	}
 	return nil, nil, fmt.Errorf("%w: no way to the host:\n%w", ErrUnavailable, errors.Join(why...))
+}
+
+// probeTime bounds how long a transport is tried.
+const probeTime = 5 * time.Second
+
+// probe makes a connection and ends it again: somebody has to speak the protocol there.
+func probe(ctx context.Context, t Transport) error {
+	ctx, cancel := context.WithTimeout(ctx, probeTime)
+	defer cancel()
+	s, err := t.Dial(ctx)
+	if err != nil {
+		return err
+	}
+	c, _, err := link.ClientHandshake(ctx, s, link.Hello{Name: "gpubroker-guest looks for the host"}, link.Limits{})
+	if err != nil {
+		return &OpError{"try", t.Name(), err}
+	}
+	return c.Close()
 }
