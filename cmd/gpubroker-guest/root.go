@@ -98,7 +98,7 @@ device, else as copies of what changed.
 The way to the host is the first of these that works, unless --transport says else:
 
   cross-domain   a context of the GPU (needs QEMU's vhost-user-test-device-pci)
-  vsock          a vsock device, port 18256 of the host
+  vsock          a vsock device, port 4673602 of the host
   serial         a virtio-serial port with the name org.gpubroker.0
 
 unix:PATH is a socket on this machine, for tests.`,

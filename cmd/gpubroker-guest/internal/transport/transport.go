@@ -52,8 +52,8 @@ type plain struct{ io.ReadWriteCloser }
 
 func (plain) GPU() *drm.Device { return nil }
 
-// DefaultPort is the vsock port of gpubroker ("GP"), that of package apps on the host.
-const DefaultPort = 0x4750
+// DefaultPort is the vsock port of gpubroker ("GPB"), that of package apps on the host.
+const DefaultPort = 0x475042
 
 // Usage describes what Open takes.
 const Usage = "auto|cross-domain|vsock[:CID:PORT]|serial[:PATH]|unix:PATH"
