@@ -254,6 +254,65 @@ func TestRealClients(t *testing.T) {
 	}
 }
 
+// TestRealToolkits: terminals, one with a pool of 512 MiB, look on sway as they do
+// without the proxy, and a toolkit that binds all that it finds keeps drawing.
+func TestRealToolkits(t *testing.T) {
+	comp := labtest.Sway(t, lab.SwayOptions{W: 640, H: 480})
+	res := proxytest.NewResources()
+	p := realProxy(t, comp, res)
+	d := proxytest.Listen(t, p, res)
+	for _, argv := range [][]string{
+		{"foot", "-o", "cursor.blink=no", "sleep", "1000"},
+		{"weston-terminal", "--shell=/bin/cat"},
+		{"env", "GSK_RENDERER=cairo", "gtk4-widget-factory"},
+	} {
+		if argv[0] == "env" { // it moves by itself
+			stop := program(t, comp, d.Path, argv...)
+			waitUntil(t, argv[2]+" draws", func() bool { w := p.Windows(); return len(w) > 0 && w[0].Frames["shared"] > 20 })
+			stop()
+			continue
+		}
+		stop := program(t, comp, "", argv...)
+		waitShown(t, comp)
+		want := settled(t, comp)
+		stop()
+		stop = program(t, comp, d.Path, argv...)
+		waitUntil(t, argv[0]+" draws", func() bool { w := p.Windows(); return len(w) > 0 && w[0].Frames["shared"] > 0 })
+		expect(t, comp, argv[0], want)
+		t.Logf("%v: %v", argv, p.Windows())
+		stop()
+		waitUntil(t, argv[0]+" has left", func() bool { return p.Clients() == 0 })
+		waitUntil(t, "an empty screen", func() bool { return empty(t, comp) })
+	}
+	if errs := d.Errors(); len(errs) > 0 {
+		t.Errorf("clients ended with %v", errs)
+	}
+}
+
+// empty reports whether the screen has one colour.
+func empty(t *testing.T, c *lab.Compositor) bool {
+	t.Helper()
+	shot, err := c.Screenshot(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := shot.Bounds()
+	first := shot.At(r.Min.X, r.Min.Y)
+	for y := r.Min.Y; y < r.Max.Y; y += 3 {
+		for x := r.Min.X; x < r.Max.X; x += 3 {
+			if shot.At(x, y) != first {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func waitShown(t *testing.T, c *lab.Compositor) {
+	t.Helper()
+	waitUntil(t, "something on the screen", func() bool { return !empty(t, c) })
+}
+
 func waitUntil(t *testing.T, what string, f func() bool) {
 	t.Helper()
 	for end := time.Now().Add(30 * time.Second); !f(); time.Sleep(5 * time.Millisecond) {
@@ -268,7 +327,7 @@ func settled(t *testing.T, c *lab.Compositor) image.Image {
 	t.Helper()
 	var last image.Image
 	same := 0
-	for range 60 {
+	for range 20 {
 		shot, err := c.Screenshot(t.Context())
 		if err != nil {
 			t.Fatal(err)
