@@ -25,7 +25,7 @@ lab: setup ## build or refresh the lab root, outside the checkout
 	@testing/lab/root/build.sh
 
 .PHONY: demo
-demo: setup lab ## boot a guest on gpubroker and show its GL programs (MODE=full: with blobs)
+demo: setup lab ## boot a guest on gpubroker and show its GL programs (MODE=full: with blobs; MODE=apps: windows of its programs)
 	go run ./testing/cmd/demo -mode=$(or $(MODE),classic)
 
 .PHONY: dmabuf

@@ -51,31 +51,32 @@ type GuestOptions struct {
 	Console   io.Writer
 }
 
-// StartGuest boots a guest whose programs' windows go to comp.
-func StartGuest(ctx context.Context, root *lab.Root, p Programs, comp *Compositor, o GuestOptions) (*Guest, error) {
+// StartGuest boots a guest whose programs' windows go to the compositor that listens
+// at a socket.
+func StartGuest(ctx context.Context, root *lab.Root, p Programs, socket string, o GuestOptions) (*Guest, error) {
 	d, err := newDesk()
 	if err != nil {
 		return nil, err
 	}
 	g := &Guest{desk: d, transport: o.Transport}
-	if err := g.start(ctx, root, p, comp, o); err != nil {
+	if err := g.start(ctx, root, p, socket, o); err != nil {
 		_, _ = g.Close()
 		return nil, fmt.Errorf("guest (%s): %w", o.Transport, err)
 	}
 	return g, nil
 }
 
-func (g *Guest) start(ctx context.Context, root *lab.Root, p Programs, comp *Compositor, o GuestOptions) error {
-	if err := g.use(comp); err != nil {
+func (g *Guest) start(ctx context.Context, root *lab.Root, p Programs, socket string, o GuestOptions) error {
+	if err := g.use(socket); err != nil {
 		return err
 	}
-	args := []string{"--display", "headless", "--virgl=on"}
+	screen := "headless"
 	serial, imports := filepath.Join(g.dir, "serial"), filepath.Join(g.dir, "import")
-	var devices []string
+	var args, devices []string
 	device := "vhost-user-gpu-pci"
 	switch o.Transport {
 	case CrossDomain:
-		device = generic
+		device, screen = generic, "none"
 	case Serial:
 		args = append(args, "--serial", serial)
 		devices = append(devices, "-chardev", "socket,id=apps,path="+serial+",reconnect-ms=500",
@@ -88,6 +89,7 @@ func (g *Guest) start(ctx context.Context, root *lab.Root, p Programs, comp *Com
 		devices = append(devices, "-chardev", "socket,id=import,path="+imports, "-device", generic+",chardev=import")
 	}
 	var err error
+	args = append(args, "--display", screen, "--virgl=on")
 	if g.broker, err = startBroker(ctx, root, p, g.desk, o.Log, args...); err != nil {
 		return err
 	}
@@ -149,7 +151,7 @@ func (g *Guest) Slow() int {
 func (g *Guest) Has(Need) (bool, string) { return true, "" }
 
 // Use implements Rig.
-func (g *Guest) Use(c *Compositor) error { return g.use(c) }
+func (g *Guest) Use(c *Compositor) error { return g.use(c.Socket()) }
 
 // Broker implements Rig.
 func (g *Guest) Broker() *brokerproc.Broker { return g.broker }

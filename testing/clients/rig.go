@@ -46,10 +46,11 @@ func newDesk() (*desk, error) {
 
 func (d *desk) socket() string { return filepath.Join(d.dir, "wayland") }
 
-// use makes c the desk's compositor for clients that come from now on.
-func (d *desk) use(c *Compositor) error {
+// use makes the compositor at a socket the desk's, for clients that come from now
+// on.
+func (d *desk) use(socket string) error {
 	tmp := filepath.Join(d.dir, "next")
-	if err := os.Symlink(c.Socket(), tmp); err != nil {
+	if err := os.Symlink(socket, tmp); err != nil {
 		return err
 	}
 	return os.Rename(tmp, d.socket())

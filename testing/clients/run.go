@@ -38,11 +38,14 @@ const (
 // defaultStart bounds the time to the first picture on this machine.
 const defaultStart = 20 * time.Second
 
-// Run runs a client and judges it by its direct run; without one (want is nil) only
-// by itself.
+// Run runs a client and judges it by its direct run; without one (want is nil or
+// failed) only by itself.
 func Run(ctx context.Context, c *Case, comp *Compositor, at Place, want *Result) *Result {
 	begun := time.Now()
 	r := &Result{Client: c.Name, Transport: at.Name(), Compositor: comp.Name}
+	if want != nil && !want.OK {
+		want = nil
+	}
 	err := r.run(ctx, c, comp, at, want)
 	for range c.Again {
 		if !errors.Is(err, errEnded) {

@@ -41,7 +41,7 @@ func StartUnix(ctx context.Context, root *lab.Root, p Programs, comp *Compositor
 }
 
 func (u *Unix) start(ctx context.Context, comp *Compositor) error {
-	if err := u.use(comp); err != nil {
+	if err := u.use(comp.Socket()); err != nil {
 		return err
 	}
 	if err := os.Mkdir(u.runtime(), 0o700); err != nil {
@@ -105,7 +105,7 @@ func (u *Unix) Start(_ context.Context, script string) (Client, error) {
 }
 
 // Use implements Rig.
-func (u *Unix) Use(c *Compositor) error { return u.use(c) }
+func (u *Unix) Use(c *Compositor) error { return u.use(c.Socket()) }
 
 // Broker implements Rig.
 func (u *Unix) Broker() *brokerproc.Broker { return u.broker }

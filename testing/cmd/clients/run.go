@@ -87,7 +87,7 @@ func (s *suite) transport(ctx context.Context, name string, p clients.Programs, 
 	if name == "unix" {
 		rig, err = clients.StartUnix(ctx, s.root, p, comps[0], log)
 	} else {
-		rig, err = clients.StartGuest(ctx, s.root, p, comps[0], clients.GuestOptions{Transport: name, Import: s.imports && name == clients.CrossDomain, Log: log})
+		rig, err = clients.StartGuest(ctx, s.root, p, comps[0].Socket(), clients.GuestOptions{Transport: name, Import: s.imports && name == clients.CrossDomain, Log: log})
 	}
 	if err != nil {
 		return err

@@ -94,7 +94,7 @@ func demo(ctx context.Context, mode string) (err error) {
 	steps := report.NewSteps(os.Stdout, 7)
 	gpu, ok := gpus[mode]
 	if !ok {
-		return fmt.Errorf("mode %q: want %s or %s", mode, modeClassic, modeFull)
+		return fmt.Errorf("mode %q: want %s, %s or %s", mode, modeClassic, modeFull, modeApps)
 	}
 	out, err := report.NewDir(gpu.dir)
 	if err != nil {

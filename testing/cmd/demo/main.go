@@ -2,7 +2,9 @@
 // gpubroker as its GPU, draws with OpenGL, and its frames appear in a Wayland
 // compositor. It writes out/demo/screenshot.png and out/demo/report.json. With
 // -mode=full the guest gets everything that QEMU 11.1 can pass on, blobs too, and
-// the results go to out/demo-full.
+// the results go to out/demo-full. With -mode=apps the guest has no display server:
+// three of its programs have windows of their own on the host, and the results go to
+// out/demo-apps.
 package main
 
 import (
@@ -12,13 +14,21 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/gpubroker/gpubroker/testing/clients"
 )
 
 func main() {
-	mode := flag.String("mode", modeClassic, "`MODE` of the GPU: classic or full")
+	mode := flag.String("mode", modeClassic, "`MODE` of the GPU, classic or full, or apps: windows of the guest's programs")
+	transport := flag.String("transport", clients.CrossDomain, "for -mode=apps, `HOW` the windows reach the host: cross-domain or virtio-serial")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := demo(ctx, *mode)
+	var err error
+	if *mode == modeApps {
+		err = demoApps(ctx, *transport)
+	} else {
+		err = demo(ctx, *mode)
+	}
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "\ndemo:", err)
