@@ -61,8 +61,13 @@ func (e *Event) Is(iface proto.InterfaceID, opcode uint16) bool {
 // wait bounds every wait of a test.
 const wait = 20 * time.Second
 
+// Server serves a client: a *proxy.Proxy, or what carries the client to one.
+type Server interface {
+	Serve(ctx context.Context, g proxy.Guest, o proxy.Owner) error
+}
+
 // New connects a client and learns the globals. It leaves at the test's end.
-func New(t testing.TB, p *proxy.Proxy, opt Options) *Client {
+func New(t testing.TB, p Server, opt Options) *Client {
 	t.Helper()
 	c := Dial(t, p, opt)
 	c.reg = c.NewID(proto.IWlRegistry, 1)
@@ -72,7 +77,7 @@ func New(t testing.TB, p *proxy.Proxy, opt Options) *Client {
 }
 
 // Dial connects a client that has not said anything yet.
-func Dial(t testing.TB, p *proxy.Proxy, opt Options) *Client {
+func Dial(t testing.TB, p Server, opt Options) *Client {
 	t.Helper()
 	c := &Client{Guest: NewGuest(opt.Dialect), T: t, next: 2, err: make(chan error, 1),
 		objects: map[wire.ID]Object{wire.DisplayID: {proto.IWlDisplay, 1}}}
