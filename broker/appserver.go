@@ -37,6 +37,7 @@ type appServer struct {
 	names *Names
 	proxy *proxy.Proxy
 	imp   *importDevice // nil if nobody asked for it
+	share bool          // what is imported can be shown: there is udmabuf
 	link  *apps.Service // from listen on
 	anon  atomic.Uint64 // clients without an identity so far
 }
@@ -70,7 +71,10 @@ func newAppServer(cfg *AppsConfig, udmabuf *dmabuf.UDMABuf, log *zap.Logger) (a 
 		if a.imp, err = newImportDevice(cfg.ImportSocket, udmabuf, log.Named("import")); err != nil {
 			return nil, err
 		}
-		a.names.Import = a.imp.dev
+		a.names.Import, a.share = a.imp.dev, udmabuf != nil
+		if !a.share {
+			log.Info("guests' shared memory is copied: this machine has no udmabuf, so the import device is of no use")
+		}
 	}
 	return a, nil
 }
@@ -79,7 +83,7 @@ func newAppServer(cfg *AppsConfig, udmabuf *dmabuf.UDMABuf, log *zap.Logger) (a 
 func (a *appServer) listen(cfg *AppsConfig, log *zap.Logger) (err error) {
 	a.link, err = apps.New(apps.Config{
 		Handler: a, Log: log.Named("link"), Socket: cfg.Socket, VSock: cfg.VSock, Serial: cfg.Serial,
-		GPU: true, Import: a.imp != nil,
+		GPU: true, Import: a.share,
 	})
 	return err
 }

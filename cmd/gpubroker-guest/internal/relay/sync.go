@@ -125,13 +125,18 @@ func (p *syncPoint) signal() {
 	p.t.dropLocked()
 }
 
-// wait waits until the point has signalled or stop closes.
-func (p *syncPoint) wait(stop <-chan struct{}) error {
+// waitStep is how often a wait looks whether it is still wanted.
+const waitStep = 100 // milliseconds
+
+// wait waits until the point has signalled, the client has gone (wire.ErrClosed), or
+// stop closes (errStopped).
+func (p *syncPoint) wait(stop <-chan struct{}, client int) error {
 	raw, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
 	if err != nil {
 		return fmt.Errorf("make an eventfd: %w", err)
 	}
 	fd := dmabuf.NewFD(raw, "acquire point")
+	defer func() { _ = fd.Close() }()
 	p.t.d.mu.Lock()
 	err = os.ErrClosed
 	if p.t.t != nil {
@@ -139,23 +144,25 @@ func (p *syncPoint) wait(stop <-chan struct{}) error {
 	}
 	p.t.d.mu.Unlock()
 	if err != nil {
-		_ = fd.Close()
 		return err
 	}
-	f := os.NewFile(uintptr(fd.Disown()), "acquire point")
-	done := make(chan struct{})
-	defer close(done)
-	go func() {
+	for {
+		polls := []unix.PollFd{{Fd: int32(raw), Events: unix.POLLIN}, {Fd: int32(client), Events: unix.POLLRDHUP}}
+		_, err := unix.Poll(polls, waitStep)
+		switch {
+		case err != nil && !errors.Is(err, unix.EINTR):
+			return fmt.Errorf("wait for an acquire point: %w", err)
+		case polls[0].Revents != 0:
+			return nil
+		case polls[1].Revents != 0:
+			return wire.ErrClosed
+		}
 		select {
 		case <-stop:
-		case <-done:
+			return errStopped
+		default:
 		}
-		_ = f.Close()
-	}()
-	if _, err := f.Read(make([]byte, 8)); err != nil {
-		return fmt.Errorf("wait for an acquire point: %w", err)
 	}
-	return nil
 }
 
 // offerSync tells a new registry of the global.
@@ -281,12 +288,10 @@ func (c *Client) syncCommit(s *surface) (*syncPoint, error) {
 	acquire, release := ss.acquire, ss.release
 	ss.acquire, ss.release = nil, nil
 	defer acquire.drop()
-	if err := acquire.wait(c.stop); err != nil {
+	if err := acquire.wait(c.stop, c.in.FD()); err != nil {
 		release.drop()
-		select {
-		case <-c.stop:
-			return nil, errStopped
-		default:
+		if errors.Is(err, wire.ErrClosed) || errors.Is(err, errStopped) {
+			return nil, err
 		}
 		return nil, displayError(codeImplementation, "%v", err)
 	}
