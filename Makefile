@@ -59,6 +59,7 @@ test-full: test ## make test, and guests within a guest (add half an hour)
 	@$(STEP) -report out/test-full/report.json -test nested -- env CGO_ENABLED=0 GPUBROKER_VM=1 GPUBROKER_FULL=1 \
 		go test -p 1 -count=1 -timeout 60m -run Nested ./...
 	go run ./testing/cmd/dmabuf -nested
+	go run ./testing/cmd/demo -mode=apps -host=vm
 
 .PHONY: smoke
 smoke: setup lab ## gpubroker smoke here (shared memory) and where dma-bufs are

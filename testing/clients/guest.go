@@ -48,7 +48,7 @@ type GuestOptions struct {
 	Transport string // one of Transports
 	Import    bool   // with the import device (QEMU 11.1)
 	Log       io.Writer
-	Console   io.Writer
+	VM        lab.VMConfig // what is not to be as usual; Devices are added
 }
 
 // StartGuest boots a guest whose programs' windows go to the compositor that listens
@@ -93,10 +93,8 @@ func (g *Guest) start(ctx context.Context, root *lab.Root, p Programs, socket st
 	if g.broker, err = startBroker(ctx, root, p, g.desk, o.Log, args...); err != nil {
 		return err
 	}
-	g.VM, err = root.StartVM(ctx, lab.VMConfig{
-		Console: o.Console,
-		Devices: append(devices, "-chardev", "socket,id=gpu,path="+g.broker.Socket, "-device", device+",chardev=gpu"),
-	})
+	o.VM.Devices = append(devices, "-chardev", "socket,id=gpu,path="+g.broker.Socket, "-device", device+",chardev=gpu")
+	g.VM, err = root.StartVM(ctx, o.VM)
 	if err != nil {
 		return err
 	}
@@ -111,7 +109,7 @@ func (g *Guest) start(ctx context.Context, root *lab.Root, p Programs, socket st
 
 const guestSetup = `set -e
 modprobe virtio_gpu
-for i in $(seq 100); do [ -e /dev/dri/renderD128 ] && break; sleep 0.1; done
+for i in $(seq 600); do [ -e /dev/dri/renderD128 ] && break; sleep 0.1; done
 ls /dev/dri
 `
 
@@ -120,7 +118,7 @@ const serveGuest = `[ -e /tmp/guest.pid ] && kill -KILL $(cat /tmp/guest.pid) &&
 rm -f /run/user/0/wayland-*
 setsid /lab/share/gpubroker-guest serve --transport %s --log-level debug </dev/null >>/lab/share/guest.log 2>&1 &
 echo $! >/tmp/guest.pid
-for i in $(seq 300); do
+for i in $(seq 600); do
 	[ -S /run/user/0/wayland-gpubroker ] && exit 0
 	[ -e /proc/$! ] || break
 	sleep 0.1

@@ -59,7 +59,18 @@ type appWindow struct {
 	Why         string            `json:"why,omitempty"` // why not a better tier
 }
 
-func demoApps(ctx context.Context, transport string) (err error) {
+// appsOptions are the flags of -mode=apps.
+type appsOptions struct {
+	transport string
+	host      string // "" or hostVM
+	programs  string // folder with both programs, which are built if empty
+}
+
+func demoApps(ctx context.Context, o appsOptions) (err error) {
+	if o.host != "" {
+		return demoAppsVM(ctx, o)
+	}
+	transport := o.transport
 	start := time.Now()
 	steps := report.NewSteps(os.Stdout, 6)
 	out, err := report.NewDir("demo-apps")
@@ -75,9 +86,11 @@ func demoApps(ctx context.Context, transport string) (err error) {
 	if rep.Versions, err = root.Versions(); err != nil {
 		return err
 	}
-	programs, err := clients.BuildPrograms(ctx, filepath.Join("out", "bin"))
-	if err != nil {
-		return err
+	programs := clients.Programs{Broker: filepath.Join(o.programs, "gpubroker"), Guest: filepath.Join(o.programs, "gpubroker-guest")}
+	if o.programs == "" {
+		if programs, err = clients.BuildPrograms(ctx, filepath.Join("out", "bin")); err != nil {
+			return err
+		}
 	}
 
 	steps.Step("Finding a compositor")
@@ -95,7 +108,7 @@ func demoApps(ctx context.Context, transport string) (err error) {
 		return err
 	}
 	defer func() { _ = log.Close() }()
-	guest, err := clients.StartGuest(ctx, root, programs, comp.socket, clients.GuestOptions{Transport: transport, Log: log})
+	guest, err := clients.StartGuest(ctx, root, programs, comp.socket, clients.GuestOptions{Transport: transport, Log: log, VM: nestedConfig(root)})
 	if err != nil {
 		return err
 	}
@@ -114,7 +127,7 @@ func demoApps(ctx context.Context, transport string) (err error) {
 		if err != nil {
 			return err
 		}
-		if err := waitWindow(ctx, guest, client, a); err != nil {
+		if err := waitWindow(ctx, root, guest, client, a); err != nil {
 			return err
 		}
 		steps.Note("%s has a window", a.name)
@@ -172,6 +185,9 @@ func findDesktop(ctx context.Context, root *lab.Root) (*compositor, error) {
 	if display := os.Getenv("WAYLAND_DISPLAY"); display != "" {
 		return userCompositor(root, display)
 	}
+	if root.InGuest() { // sway's renderer for this machine takes no dma-bufs, weston's does
+		return nestedDesktop(ctx, root)
+	}
 	s, err := root.Sway(ctx, lab.SwayOptions{W: width, H: height, Config: "default_border normal 2\nseat * hide_cursor 100"})
 	if err != nil {
 		return nil, err
@@ -197,8 +213,11 @@ func (a *app) find(windows []proxy.WindowStats) *proxy.WindowStats {
 	return nil
 }
 
-func waitWindow(ctx context.Context, guest *clients.Guest, client clients.Client, a app) error {
-	end := time.Now().Add(windowTime)
+func waitWindow(ctx context.Context, root *lab.Root, guest *clients.Guest, client clients.Client, a app) error {
+	end, want := time.Now().Add(windowTime), a.frames
+	if root.InGuest() {
+		end, want = time.Now().Add(nestedTime), min(want, nestedFrames)
+	}
 	for {
 		st, err := guest.Broker().Status()
 		if err != nil {
@@ -210,7 +229,7 @@ func waitWindow(ctx context.Context, guest *clients.Guest, client clients.Client
 				frames += n
 			}
 		}
-		if frames >= a.frames {
+		if frames >= want {
 			return nil
 		}
 		if ended, code, err := client.Ended(ctx); ended || err != nil {
@@ -249,6 +268,14 @@ func (r *appsReport) verdict(shot image.Image) error {
 	}
 	if !strings.Contains(strings.ToLower(r.GuestRenderer), "virgl") {
 		errs = append(errs, fmt.Errorf("the guest rendered with %q and not with virgl", r.GuestRenderer))
+	}
+	for _, w := range r.Windows {
+		if w.App == "weston-terminal" || !r.DMABufs {
+			continue
+		}
+		if w.Frames["dmabuf"] == 0 || w.BytesCopied > 0 {
+			errs = append(errs, fmt.Errorf("%s draws with OpenGL, and its frames went as %v with %d bytes copied: %s", w.App, w.Frames, w.BytesCopied, w.Why))
+		}
 	}
 	if r.Errors > 0 {
 		errs = append(errs, fmt.Errorf("%d commands failed; see gpubroker.log beside the report", r.Errors))

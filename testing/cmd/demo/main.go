@@ -20,12 +20,15 @@ import (
 
 func main() {
 	mode := flag.String("mode", modeClassic, "`MODE` of the GPU, classic or full, or apps: windows of the guest's programs")
-	transport := flag.String("transport", clients.CrossDomain, "for -mode=apps, `HOW` the windows reach the host: cross-domain or virtio-serial")
+	var o appsOptions
+	flag.StringVar(&o.transport, "transport", clients.CrossDomain, "for -mode=apps, `HOW` the windows reach the host: cross-domain or virtio-serial")
+	flag.StringVar(&o.host, "host", "", "for -mode=apps: vm runs it all inside a machine that has dma-bufs, for many minutes (`HOST`)")
+	flag.StringVar(&o.programs, "programs", "", "for -mode=apps, `FOLDER` with gpubroker and gpubroker-guest, which are built if empty")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	var err error
 	if *mode == modeApps {
-		err = demoApps(ctx, *transport)
+		err = demoApps(ctx, o)
 	} else {
 		err = demo(ctx, *mode)
 	}
