@@ -135,7 +135,9 @@ func TestCopyAndLeave(t *testing.T) {
 	}
 	f := os.NewFile(uintptr(ev.Fd.Disown()), "client's data")
 	want := bytes.Repeat([]byte("data"), 1<<18)
+	left := make(chan struct{})
 	go func() {
+		defer close(left)
 		_, _ = f.Write(want)
 		_ = f.Close()
 		_ = r.client.Close()
@@ -145,6 +147,7 @@ func TestCopyAndLeave(t *testing.T) {
 		t.Errorf("%d bytes (%v), want %d", len(got), err, len(want))
 	}
 	_ = p.file.Close()
+	<-left
 }
 
 type testPipe struct {
