@@ -88,7 +88,7 @@ func runHost(ctx context.Context, root *lab.Root, progs *programs, host, only, o
 	defer cancel()
 	switch host {
 	case dmabufcase.HostVM:
-		err := runVM(ctx, root, progs, out, fmt.Sprintf("-worker %s -only '%s'", host, only))
+		err := runVM(ctx, root, progs, lab.VMConfig{}, out, fmt.Sprintf("-worker %s -only '%s'", host, only))
 		stages, readErr := readWorker(out)
 		return stages, errors.Join(err, readErr)
 	case dmabufcase.HostPlain:
@@ -105,10 +105,11 @@ const inVM = "/tmp/dmabuf"
 
 // runVM boots the machine that has dma-bufs, runs this command in it with the
 // arguments of a worker, and copies what it leaves to out.
-func runVM(ctx context.Context, root *lab.Root, progs *programs, out, worker string) error {
+func runVM(ctx context.Context, root *lab.Root, progs *programs, cfg lab.VMConfig, out, worker string) error {
 	fmt.Println("booting a virtual machine that has dma-bufs")
 	begun := time.Now()
-	vm, err := root.StartHostVM(ctx, lab.VMConfig{Output: os.Stdout})
+	cfg.Output = os.Stdout
+	vm, err := root.StartHostVM(ctx, cfg)
 	if err != nil {
 		return err
 	}

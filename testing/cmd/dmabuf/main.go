@@ -15,7 +15,8 @@ import (
 )
 
 func main() {
-	nested := flag.Bool("nested", false, "boot a guest inside the virtual machine instead, with kmscube; takes many minutes")
+	nested := flag.Bool("nested", false, "boot a guest inside the virtual machine instead, with kmscube and a weston")
+	nestedAccel := flag.String("nested-accel", "", "accelerator of the nested guest: kvm, tcg, or empty for what is there")
 	worker := flag.String("worker", "", "run the cases of a `HOST` (vm or plain), or nested, here; used by the command itself")
 	binary := flag.String("gpubroker", "", "`FILE` of gpubroker, for -worker")
 	dir := flag.String("dir", "", "`FOLDER` for the results, for -worker")
@@ -26,11 +27,11 @@ func main() {
 	var err error
 	switch {
 	case *worker == "nested":
-		err = workNested(ctx, *binary, *dir)
+		err = workNested(ctx, *nestedAccel, *binary, *dir)
 	case *worker != "":
 		err = work(ctx, *worker, *binary, *dir, *only)
 	case *nested:
-		err = runNested(ctx)
+		err = runNested(ctx, *nestedAccel)
 	default:
 		err = run(ctx, *hosts, *only)
 	}
