@@ -240,6 +240,9 @@ func ask(ctx context.Context, vm *lab.VM, rep *reportJSON) error {
 	return err
 }
 
+// minGLVersion is the core profile that virgl gives a guest, with blobs and without.
+const minGLVersion = "4.3"
+
 // verdict says what in the report is not as it should be.
 func verdict(rep *reportJSON) error {
 	var errs []error
@@ -248,6 +251,10 @@ func verdict(rep *reportJSON) error {
 	}
 	if rep.Errors+rep.RingErrors > 0 {
 		errs = append(errs, fmt.Errorf("%d commands failed and %d ring errors; see gpubroker.log beside the report", rep.Errors, rep.RingErrors))
+	}
+	// With blobs a guest may not have less than without.
+	if rep.GLVersion < minGLVersion {
+		errs = append(errs, fmt.Errorf("the guest has OpenGL %q, want %s or later", rep.GLVersion, minGLVersion))
 	}
 	if rep.Frames.DMABuf+rep.Frames.Shm == 0 {
 		errs = append(errs, errors.New("no frame reached the compositor"))
