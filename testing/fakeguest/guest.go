@@ -169,8 +169,9 @@ func (g *Guest) Shutdown() error {
 // len(resp).
 func (g *Guest) Do(cmd, resp []byte) (int, error) { return g.Ctrl.Do(cmd, resp) }
 
-// Timeout is how long Do waits.
-const Timeout = 30 * time.Second
+// Timeout is how long Do waits: in an emulated machine on a busy one llvmpipe was seen
+// to take 40 seconds for the first picture of 1920x1080.
+const Timeout = 2 * time.Minute
 
 // ErrTimeout says that the device did not answer in time.
 var ErrTimeout = errors.New("no answer from the device")
