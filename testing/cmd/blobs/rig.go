@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -110,6 +111,28 @@ func (r *rig) features(ctx context.Context) (string, error) {
 func (r *rig) alive(ctx context.Context) bool {
 	_, err := r.vm.QMP(ctx, "query-status", nil)
 	return err == nil
+}
+
+// exit is how QEMU ended.
+func (r *rig) exit(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	if err := r.vm.Wait(ctx); err != nil {
+		text, _, _ := strings.Cut(err.Error(), "\n")
+		return errors.New(text)
+	}
+	return nil
+}
+
+// lastWords are the last lines of a console, each but once.
+func lastWords(console string) string {
+	var lines []string
+	for line := range strings.Lines(console) {
+		if !slices.Contains(lines, line) {
+			lines = append(lines, line)
+		}
+	}
+	return strings.Join(lines[max(0, len(lines)-10):], "")
 }
 
 // left looks at what exists now.

@@ -108,7 +108,7 @@ func (p *programs) boot(ctx context.Context, virgl string, rep *reportJSON) (*ri
 	end := func() {
 		if !r.alive(ctx) {
 			rep.QEMUAlive = false
-			rep.problem("QEMU died with --virgl=%s:\n%s", virgl, r.vm.Console())
+			rep.problem("QEMU died with --virgl=%s: %v:\n%s", virgl, r.exit(ctx), lastWords(r.vm.Console()))
 		}
 		if err := r.stop(); err != nil {
 			rep.problem("%v", err)
