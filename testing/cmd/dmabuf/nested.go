@@ -66,7 +66,7 @@ func runNested(ctx context.Context, accel string) error {
 		return err
 	}
 	defer progs.remove()
-	err = runVM(ctx, root, progs, lab.VMConfig{KernelArgs: outerArgs}, out.Path, fmt.Sprintf("-worker nested -nested-accel '%s'", accel))
+	err = runVM(ctx, root, progs, lab.VMConfig{}, out.Path, fmt.Sprintf("-worker nested -nested-accel '%s'", accel))
 	rep := nestedReport{}
 	if body, readErr := os.ReadFile(filepath.Join(out.Path, workerFile)); readErr == nil {
 		err = errors.Join(err, json.Unmarshal(body, &rep), os.Remove(filepath.Join(out.Path, workerFile)))
