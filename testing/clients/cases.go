@@ -21,8 +21,7 @@ type Case struct {
 	Slack int
 	// Period is how long a moving client takes to show all that it shows; 2 s if 0.
 	Period time.Duration
-	// Again is how often to start a client anew that ended by itself: some have a race of
-	// their own.
+	// Again is how often to start a client anew that ended by itself.
 	Again int
 	// Prints must be in the output of a Text client.
 	Prints []string
@@ -82,8 +81,9 @@ var Cases = []Case{
 	{Name: "weston-simple-shm", Run: "exec weston-simple-shm", Apart: 35},
 	{Name: "weston-simple-damage", Run: "exec weston-simple-damage --width=300 --height=200"},
 	{Name: "weston-simple-damage-viewport", Run: "exec weston-simple-damage --width=300 --height=200 --use-viewport --use-damage-buffer"},
-	// It draws without waiting for the first configure event, which sway sends when it has
-	// nothing else to do.
+	// Through gpubroker it sometimes ends with "never been configured": the answer to its
+	// roundtrip comes ahead of the configure event. That is not solved; a second start
+	// lets the rest of the case be compared.
 	{Name: "weston-presentation-shm", Run: "exec weston-presentation-shm -f", Apart: 35, Again: 4},
 	{Name: "weston-simple-egl", Run: "exec weston-simple-egl", Apart: 15},
 	{Name: "weston-simple-dmabuf-egl", Run: "exec weston-simple-dmabuf-egl -s 256 -e 0", Needs: NeedDMABuf},

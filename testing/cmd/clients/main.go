@@ -19,6 +19,7 @@ func main() {
 	flag.StringVar(&only, "only", "", "comma-separated `CLIENTS`, all if empty")
 	flag.StringVar(&comps, "compositors", "", "comma-separated `COMPOSITORS`, all if empty")
 	flag.BoolVar(&o.imports, "import", false, "give the guest with QEMU 11.1 the device that imports its memory")
+	flag.StringVar(&o.script, "script", "", "shell `COMMANDS` to run instead of the clients, to look into one")
 	flag.StringVar(&o.bin, "programs", "", "`FOLDER` with gpubroker and gpubroker-guest, which are built if empty")
 	flag.StringVar(&o.out, "out", "clients", "folder of the results below out/")
 	flag.Usage = func() {

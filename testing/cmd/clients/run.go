@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/gpubroker/gpubroker/testing/clients"
 	"github.com/gpubroker/gpubroker/testing/lab"
@@ -20,6 +21,7 @@ type options struct {
 	transports  []string
 	imports     bool
 	bin         string
+	script      string
 }
 
 // suite is one run of the command.
@@ -48,9 +50,9 @@ func (s *suite) run(ctx context.Context) error {
 	if len(s.compositors) == 0 {
 		s.compositors = clients.Compositors
 	}
+	var err error
 	programs := clients.Programs{Broker: filepath.Join(s.bin, "gpubroker"), Guest: filepath.Join(s.bin, "gpubroker-guest")}
 	if s.bin == "" {
-		var err error
 		if programs, err = clients.BuildPrograms(ctx, filepath.Join("out", "bin")); err != nil {
 			return err
 		}
@@ -63,7 +65,13 @@ func (s *suite) run(ctx context.Context) error {
 		}
 		defer comp.Stop()
 		comps = append(comps, comp)
-		if err := s.cases(ctx, comp, &clients.Direct{Root: s.root, Compositor: comp}); err != nil {
+		direct := &clients.Direct{Root: s.root, Compositor: comp}
+		if s.script != "" {
+			err = runScript(ctx, direct, s.script)
+		} else {
+			err = s.cases(ctx, comp, direct)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -96,6 +104,12 @@ func (s *suite) transport(ctx context.Context, name string, p clients.Programs, 
 		if err = rig.Use(comp); err != nil {
 			break
 		}
+		if s.script != "" {
+			if err = runScript(ctx, rig, s.script); err != nil {
+				break
+			}
+			continue
+		}
 		if err = s.cases(ctx, comp, rig); err != nil {
 			break
 		}
@@ -111,6 +125,30 @@ func (s *suite) transport(ctx context.Context, name string, p clients.Programs, 
 	summary, cerr := rig.Close()
 	fmt.Println(summary)
 	return errors.Join(err, lerr, cerr)
+}
+
+// runScript runs a shell script where the clients run, to look into what they do.
+func runScript(ctx context.Context, at clients.Place, script string) error {
+	c, err := at.Start(ctx, script)
+	if err != nil {
+		return err
+	}
+	defer c.Stop()
+	for {
+		ended, code, err := c.Ended(ctx)
+		if err != nil {
+			return err
+		}
+		if ended {
+			fmt.Printf("%s\n(%s: exit code %d)\n", c.Log(), at.Name(), code)
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
 }
 
 // others are the cases that are more than one client.
