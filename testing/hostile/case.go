@@ -79,6 +79,8 @@ type Case struct {
 	// Known says why the case may end or hang the broker all the same; the next
 	// case gets another one.
 	Known string
+	// Leaks says why memory may be lost each time all the same.
+	Leaks string
 	// Do sends it and returns an error if something else came back than must.
 	Do func(v *VM) error
 }
