@@ -156,7 +156,7 @@ func TestNameExport(t *testing.T) {
 		bufs = append(bufs, b)
 		return b
 	}
-	if take(shown) != take(shown) {
+	if first, again := take(shown), take(shown); first != again {
 		t.Error("exported twice")
 	}
 	if n := m.fake.Calls(virgltest.OpExport); n != 1 {

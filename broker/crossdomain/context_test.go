@@ -111,7 +111,7 @@ func TestMalformed(t *testing.T) {
 		"short image query":         cmd(CmdGetImageRequirements, 20),
 		"short WRITE":               cmd(CmdWrite, 20),
 		"short SEND":                cmd(CmdSend, 32),
-		"SEND longer than its data": long[:len(long)],
+		"SEND longer than its data": long,
 		"SEND with less data":       more,
 		"SEND whose size overflows": huge,
 		"29 identifiers":            ids,

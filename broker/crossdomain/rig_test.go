@@ -35,7 +35,6 @@ type rig struct {
 
 	rings    map[uint32][][]byte
 	pinned   []uint32
-	images   bool
 	released chan uint64
 	hold     uint64
 

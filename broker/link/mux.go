@@ -76,7 +76,6 @@ type host struct {
 	// The reader's.
 	cur   *session
 	reset time.Time // when reset was said last
-	err   error
 }
 
 // ServeMux is the host's end of a port: it calls serve, each time on a goroutine of its

@@ -17,7 +17,7 @@ import (
 const xTime = 20 * time.Second
 
 // missingX says what to install; %s is what about the other way.
-const missingX = `X programs in windows of their own need xwayland-satellite, which is not installed
+const missingX = `xwayland-satellite is not installed, which X programs in windows of their own need
 (https://github.com/Supreeeme/xwayland-satellite; some distributions have a package of
 that name, else: cargo install --git that address). It needs Xwayland, too.
 %s`

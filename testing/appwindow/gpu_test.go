@@ -16,7 +16,6 @@ type gpu struct {
 	ctx     uint32
 	object  uint32
 	texture uint32
-	fence   uint64
 }
 
 // openGPU connects to the broker and makes a context of a name.

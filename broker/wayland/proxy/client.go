@@ -148,7 +148,7 @@ func (c *client) run() error {
 	hostErr := <-hostDone
 	// The one that ended first has the reason; the other was told to stop.
 	switch {
-	case guestErr != nil && !errors.Is(guestErr, context.Canceled):
+	case !errors.Is(guestErr, context.Canceled):
 		if errors.Is(guestErr, io.EOF) && c.conn != nil {
 			c.mu.Lock()
 			_ = c.conn.Flush()

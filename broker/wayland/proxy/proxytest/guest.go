@@ -18,7 +18,6 @@ type Guest struct {
 	data    []byte        // from the proxy, not read yet
 	items   []proxy.Item
 	stalled bool
-	left    bool  // the guest said goodbye
 	closed  bool  // by the proxy
 	failure error // what Fail said
 }

@@ -280,7 +280,7 @@ func (c *Client) readClient() error {
 // hostLoop reads from the host.
 func (c *Client) hostLoop() error {
 	err := c.readHost()
-	if err == nil || errors.Is(err, io.EOF) {
+	if errors.Is(err, io.EOF) {
 		err = &OpError{Op: "read from the host", Err: errors.New("the host ended the connection")}
 	}
 	select {

@@ -211,17 +211,6 @@ func (r *rig) want(object wire.ID, opcode uint16) message {
 	return m
 }
 
-// wantUpdate returns the host's next update.
-func (r *rig) wantUpdate() link.Update {
-	r.t.Helper()
-	f := r.next()
-	u, ok := f.(link.Update)
-	if !ok {
-		r.t.Fatalf("the host got %+v, want an update", f)
-	}
-	return u
-}
-
 // nothing checks that the host has got nothing more: a message sent now comes first.
 func (r *rig) nothing() {
 	r.t.Helper()
