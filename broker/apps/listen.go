@@ -16,6 +16,9 @@ import (
 // DefaultPort is the vsock port of gpubroker ("GPB").
 const DefaultPort = 0x475042
 
+// anyCID is VMADDR_CID_ANY: whichever number this machine has.
+const anyCID = 1<<32 - 1
+
 // VSock is where vsock streams come from.
 type VSock struct {
 	// Path, if not empty, is the path that the VMM's hybrid vsock was given; the VMM
@@ -87,7 +90,7 @@ func (s *Service) listen() error {
 	if v.Path != "" {
 		return s.listenUnix(fmt.Sprintf("%s_%d", v.Path, v.Port), TransportVSock, s.client(TransportVSock))
 	}
-	l, err := vsock.Listen(v.Port, nil)
+	l, err := vsock.ListenContextID(anyCID, v.Port, nil)
 	if err != nil {
 		return fmt.Errorf("vsock port %d: %w", v.Port, err)
 	}

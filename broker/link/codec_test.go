@@ -107,7 +107,7 @@ func TestUpdateRoundTrip(t *testing.T) {
 		u := Update{Buffer: rapid.Uint32().Draw(t, "buffer"), X: 1, Y: 2, W: uint32(w), H: uint32(h),
 			BytesPerPixel: uint8(bpp), Raw: uint32(len(pix))}
 		var k packer
-		u.Pixels, u.Encoding = k.pack(pix, w*bpp, h, w*bpp, true)
+		u.Pixels, u.Encoding = k.pack(pix, bpp, w*bpp, h, w*bpp, true)
 		if len(u.Pixels) > len(pix) {
 			t.Fatalf("%d bytes became %d", len(pix), len(u.Pixels))
 		}
@@ -232,7 +232,8 @@ func TestRefused(t *testing.T) {
 		{"update, w 0", dUpdate, replaced(update, 12, 0), "0x2"},
 		{"update, far away", dUpdate, replaced(update, 4, 0, 0, 0, 0xff), "4278190080,0"},
 		{"update, huge", dUpdate, replaced(update, 12, 0, 0, 1, 0, 0, 0, 1), "limit"},
-		{"update, encoding", dUpdate, replaced(update, 20, 2), "encoding 2"},
+		{"update, encoding", dUpdate, replaced(update, 20, 3), "encoding 3"},
+		{"update, solid of two pixels", dUpdate, replaced(update, 20, 2)[:updateSize+8], "one pixel of 4"},
 		{"update, 0 bytes per pixel", dUpdate, replaced(update, 21, 0), "0 bytes per pixel"},
 		{"update, 17 bytes per pixel", dUpdate, replaced(update, 21, 17), "17 bytes per pixel"},
 		{"update, raw", dUpdate, replaced(update, 24, 15), "raw is 15"},

@@ -316,7 +316,7 @@ func (c *Conn) WriteUpdate(u Update, pix []byte, stride int) error {
 func (c *Conn) writeBand(u Update, pix []byte, stride int) error {
 	row := int(u.W) * int(u.BytesPerPixel)
 	u.Raw = uint32(row) * u.H
-	u.Pixels, u.Encoding = c.pack.pack(pix, row, int(u.H), stride, c.compress)
+	u.Pixels, u.Encoding = c.pack.pack(pix, int(u.BytesPerPixel), row, int(u.H), stride, c.compress)
 	c.wmu.Lock()
 	defer c.wmu.Unlock()
 	c.out = Header{TypeUpdate, uint32(updateSize + len(u.Pixels))}.Append(c.out[:0])

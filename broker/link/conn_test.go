@@ -46,6 +46,7 @@ func TestUpdateParts(t *testing.T) {
 		w, h, bpp, stride int
 		noise             bool
 	}{
+		{"solid", 640, 480, 4, 2600, false},
 		{"small", 3, 2, 4, 40, false},
 		{"packed", 500, 300, 4, 2000, false},
 		{"strided noise", 333, 400, 4, 2000, true},
@@ -55,6 +56,10 @@ func TestUpdateParts(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			pix := make([]byte, c.stride*c.h)
 			for i := range pix {
+				if c.name == "solid" {
+					pix[i] = byte(i % 4) // the stride has whole pixels
+					continue
+				}
 				pix[i] = byte(i / 97)
 				if c.noise {
 					pix[i] = byte(rand.Uint32())
@@ -79,7 +84,10 @@ func TestUpdateParts(t *testing.T) {
 				if err := u.Decode(f.Payload); err != nil {
 					t.Fatal(err)
 				}
-				if u.Encoding == EncodingS2 {
+				if (u.Encoding == EncodingSolid) != (c.name == "solid") {
+					t.Errorf("encoding %d", u.Encoding)
+				}
+				if u.Encoding != EncodingRaw {
 					compressed++
 				}
 				p, err := u.Unpack(nil)

@@ -33,10 +33,11 @@
 //	                      8 bytes (read-only memory: keymap, format table, ICC)
 //	               kind 4 memory: content comes as Update frames (G)
 //	 4 Update   G  buffer u32 (the client's id of the wl_buffer), x, y, w, h u32
-//	               (pixels), encoding u8 (0 raw, 1 an S2 block), bytes_per_pixel u8
-//	               (1 to 16), zero u16, raw u32 (bytes of the pixels before encoding:
-//	               w*h*bytes_per_pixel, at most MaxRaw; greater rectangles are sent
-//	               in parts), pixels (packed rows; a block is smaller than raw).
+//	               (pixels), encoding u8 (0 raw, 1 an S2 block, 2 one pixel for all),
+//	               bytes_per_pixel u8 (1 to 16), zero u16, raw u32 (bytes of the
+//	               pixels before encoding: w*h*bytes_per_pixel, at most MaxRaw;
+//	               greater rectangles are sent in parts), pixels (packed rows; what
+//	               is encoded is smaller than raw).
 //	               Comes before the Wayland frame with the commit.
 //	 5 Data     G,H pipe u32, bytes: of the pipe, from the end that has its content
 //	 6 Close    G,H pipe u32, reason u32 (0 end of data, 1 nobody reads any more, or
@@ -50,6 +51,9 @@
 // each answered by a Pong; H Welcome. Until then neither end sends anything else.
 // Version in Welcome is the one that both speak from there on, not above Hello's. Flags
 // that an end does not know have no meaning for it.
+//
+// docs/link.md has all of this as a specification, and what goes around it on a port of
+// virtio-serial (see Mux).
 //
 // # Items
 //

@@ -42,7 +42,7 @@ func TestSpecification(t *testing.T) {
 		"MaxPixelBytes": MaxPixelBytes, "MaxPipes": MaxPipes, "Window": Window, "MaxCredit": MaxCredit,
 		"MaxToken": MaxToken, "MaxName": MaxName, "MaxError": MaxError, "Version": Version,
 		"FlagCompressed": int(FlagCompressed), "FlagImportResources": int(FlagImportResources), "FlagGPUResources": int(FlagGPUResources),
-		"EncodingRaw": int(EncodingRaw), "EncodingS2": int(EncodingS2), "EndOfData": int(EndOfData), "NoReader": int(NoReader),
+		"EncodingRaw": int(EncodingRaw), "EncodingS2": int(EncodingS2), "EncodingSolid": int(EncodingSolid), "EndOfData": int(EndOfData), "NoReader": int(NoReader),
 	} {
 		want("%s|%d", name, v)
 	}

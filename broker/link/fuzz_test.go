@@ -105,11 +105,14 @@ func FuzzUpdate(f *testing.F) {
 	f.Add(goodUpdate())
 	u := Update{Buffer: 1, W: 64, H: 64, BytesPerPixel: 4, Raw: 64 * 64 * 4}
 	var k packer
-	u.Pixels, u.Encoding = k.pack(make([]byte, u.Raw), 256, 64, 256, true)
-	if u.Encoding != EncodingS2 {
-		f.Fatal("zeros were not compressed")
+	pix := make([]byte, u.Raw)
+	for _, want := range []uint8{EncodingSolid, EncodingS2} {
+		if u.Pixels, u.Encoding = k.pack(pix, 4, 256, 64, 256, true); u.Encoding != want {
+			f.Fatalf("encoding %d, want %d", u.Encoding, want)
+		}
+		f.Add(u.Append(nil))
+		pix[5] = 1
 	}
-	f.Add(u.Append(nil))
 	f.Fuzz(func(t *testing.T, p []byte) {
 		var u Update
 		if u.Decode(p) != nil {

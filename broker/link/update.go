@@ -1,6 +1,7 @@
 package link
 
 import (
+	"bytes"
 	"fmt"
 
 	"github.com/klauspost/compress/s2"
@@ -24,6 +25,9 @@ const (
 const (
 	EncodingRaw uint8 = iota
 	EncodingS2        // an S2 block (github.com/klauspost/compress/s2; Snappy blocks are S2, too)
+	// EncodingSolid is one pixel, which all are like. S2's decoder is slow there: it
+	// repeats a pixel byte by byte.
+	EncodingSolid
 
 	encodingEnd
 )
@@ -60,6 +64,9 @@ func (u *Update) Decode(p []byte) error {
 	}
 	if v.Encoding != EncodingRaw && len(v.Pixels) >= int(v.Raw) {
 		return protocol("Update: %d bytes of pixels compressed to %d", v.Raw, len(v.Pixels))
+	}
+	if v.Encoding == EncodingSolid && len(v.Pixels) != int(v.BytesPerPixel) {
+		return protocol("Update: solid, with %d bytes, must be one pixel of %d", len(v.Pixels), v.BytesPerPixel)
 	}
 	*u = v
 	return nil
@@ -100,6 +107,9 @@ func (u *Update) Unpack(dst []byte) ([]byte, error) {
 	if u.Encoding == EncodingRaw {
 		return u.Pixels, nil
 	}
+	if u.Encoding == EncodingSolid {
+		return u.fill(dst), nil
+	}
 	n, err := s2.DecodedLen(u.Pixels)
 	if err != nil || n != int(u.Raw) {
 		return nil, protocol("Update: compressed pixels are %d bytes, must be %d (%v)", n, u.Raw, err)
@@ -114,6 +124,18 @@ func (u *Update) Unpack(dst []byte) ([]byte, error) {
 	return out, nil
 }
 
+// fill repeats the one pixel.
+func (u *Update) fill(dst []byte) []byte {
+	if cap(dst) < int(u.Raw) {
+		dst = make([]byte, MaxRaw)
+	}
+	dst = dst[:u.Raw]
+	for n := copy(dst, u.Pixels); n < len(dst); {
+		n += copy(dst[n:], dst[:n])
+	}
+	return dst
+}
+
 // packer makes the pixels of updates: packed, and compressed where that pays.
 type packer struct {
 	packed   []byte // rows without the gaps of the stride
@@ -122,9 +144,10 @@ type packer struct {
 	skip     int // rectangles that are not tried
 }
 
-// pack returns the pixels of w*h*bpp bytes at the start of pix, whose rows are stride
-// bytes apart, and their encoding. The result is valid until the next call.
-func (k *packer) pack(pix []byte, row, h, stride int, compress bool) ([]byte, uint8) {
+// pack returns the pixels at the start of pix, of bpp bytes each, whose h rows of row
+// bytes are stride bytes apart, and their encoding. The result is valid until the next
+// call.
+func (k *packer) pack(pix []byte, bpp, row, h, stride int, compress bool) ([]byte, uint8) {
 	raw := row * h
 	if row == stride || h == 1 {
 		pix = pix[:raw]
@@ -140,6 +163,9 @@ func (k *packer) pack(pix []byte, row, h, stride int, compress bool) ([]byte, ui
 	}
 	if !compress || raw < smallest {
 		return pix, EncodingRaw
+	}
+	if bytes.Equal(pix[bpp:], pix[:raw-bpp]) {
+		return pix[:bpp], EncodingSolid
 	}
 	if k.skip > 0 {
 		k.skip--
