@@ -15,8 +15,9 @@ import (
 	"github.com/gpubroker/gpubroker/dmabuf"
 )
 
-// Timeout is how long the front-end waits for a reply. QEMU waits for ever.
-const Timeout = 10 * time.Second
+// Timeout is how long the front-end waits for a reply. QEMU waits for ever; an
+// emulated machine takes its time to start a renderer.
+const Timeout = time.Minute
 
 // Layout says where in guest memory a ring lies (guest-physical addresses).
 type Layout struct {
