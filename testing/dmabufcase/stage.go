@@ -424,7 +424,7 @@ func (s *stage) finish() error {
 const touchMemory = "GLIBC_TUNABLES=glibc.malloc.perturb=85"
 
 // churnRounds is how often churn plays the cases of the warm-up.
-const churnRounds = 3
+const churnRounds = 2
 
 // maxGrowthKB is how much larger a process may be after that, in KiB. The Go runtime's
 // heap was seen to take another 2.6 MiB, and not every growth is explained yet; a picture lost per frame would be 50 or more.
