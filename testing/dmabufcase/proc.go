@@ -30,7 +30,7 @@ func (h Held) sameCounts(o Held) bool {
 
 // boundTextures is how many textures weston may keep bound after it showed its
 // first picture, each with its dma-buf and a descriptor.
-const boundTextures = 6
+const boundTextures = 4
 
 // noMoreThan reports whether h has no more than before had, but for what weston
 // keeps bound.

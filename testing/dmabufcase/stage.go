@@ -424,11 +424,11 @@ func (s *stage) finish() error {
 const touchMemory = "GLIBC_TUNABLES=glibc.malloc.perturb=85"
 
 // churnRounds is how often churn plays the cases of the warm-up.
-const churnRounds = 2
+const churnRounds = 3
 
 // maxGrowthKB is how much larger a process may be after that, in KiB. The Go runtime's
-// heap was seen to take another 2.6 MiB, and not every growth is explained yet; a picture lost per frame would be 50 or more.
-const maxGrowthKB = 48 << 10
+// heap was seen to take another 2.6 MiB; a picture lost per frame would be 50 or more.
+const maxGrowthKB = 16 << 10
 
 // churn plays cases again, after every one has run, and looks at the memory. By then
 // llvmpipe has compiled its shaders for each format and allocators have their arenas;
