@@ -313,8 +313,17 @@ func (c *Client) readHost() error {
 	}
 }
 
-// dispatch passes whole messages on.
+// dispatch passes whole messages on, in one piece. Those before a bad one are the
+// client's, too.
 func (c *Client) dispatch(data []byte, items []link.Item) error {
+	err := c.messages(data, items)
+	if sent := c.out.send(); err == nil {
+		err = sent
+	}
+	return err
+}
+
+func (c *Client) messages(data []byte, items []link.Item) error {
 	for len(data) > 0 {
 		m, n, err := wire.Frame(data, 1<<16-4)
 		if err != nil || n == 0 {

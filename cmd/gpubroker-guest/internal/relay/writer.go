@@ -43,6 +43,20 @@ func (w *writer) write(add func(*wire.Writer)) error {
 		return w.err
 	}
 	add(&w.conn.Out)
+	return w.sendLocked()
+}
+
+// send sends what message collected, as far as the socket takes it.
+func (w *writer) send() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.sendLocked()
+}
+
+func (w *writer) sendLocked() error {
+	if w.err != nil {
+		return w.err
+	}
 	w.flushLocked()
 	if w.err == nil && w.conn.Out.Pending() > 0 {
 		select {
@@ -62,24 +76,33 @@ func (w *writer) flushLocked() {
 	}
 }
 
-// message passes an event on. The descriptors become the writer's.
+// message adds an event, which send sends. What the compositor sent together stays
+// together: clients that commit and make one round trip rely on the configure event's coming
+// with its end. The descriptors become the writer's.
 func (w *writer) message(m wire.Message, fds []*dmabuf.FD) error {
-	return w.write(func(out *wire.Writer) {
-		out.Begin(m.Object, m.Opcode)
-		for b := m.Body; len(b) >= 4; b = b[4:] {
-			out.Uint(binary.LittleEndian.Uint32(b))
-		}
-		for _, fd := range fds {
-			out.FD(fd)
-		}
-		out.End()
-	})
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	out := &w.conn.Out
+	out.Begin(m.Object, m.Opcode)
+	for b := m.Body; len(b) >= 4; b = b[4:] {
+		out.Uint(binary.LittleEndian.Uint32(b))
+	}
+	for _, fd := range fds {
+		out.FD(fd)
+	}
+	out.End()
+	return w.err
 }
 
 // wait waits until the client has read most of what was written.
 func (w *writer) wait() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.conn.Out.Pending() >= enough {
+		if err := w.sendLocked(); err != nil {
+			return err
+		}
+	}
 	for w.err == nil && w.conn.Out.Pending() >= enough {
 		w.drained.Wait()
 	}
