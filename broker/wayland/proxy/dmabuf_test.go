@@ -288,12 +288,30 @@ func TestFormatsOffered(t *testing.T) {
 	}
 }
 
+// allVersions is a policy that shows guests what only some of them can take.
+func allVersions() *proxy.Policy {
+	p := proxy.DefaultPolicy()
+	p.Allow = map[string]uint32{"zwp_linux_dmabuf_v1": 6}
+	return p
+}
+
+// TestVersionOffered: clients that bind whatever there is get what they can take.
+func TestVersionOffered(t *testing.T) {
+	comp := waylandtest.New(t, waylandtest.Config{DMABuf: 5, Layouts: layouts(dmabuf.ARGB8888)})
+	for want, policy := range map[uint32]*proxy.Policy{5: nil, 6: allVersions()} {
+		c := connect(t, newProxy(t, comp, proxy.Config{Policy: policy, Resources: proxytest.NewResources(dmabuf.ARGB8888)}))
+		if got := c.Version("zwp_linux_dmabuf_v1"); got != want {
+			t.Errorf("version %d is offered, want %d", got, want)
+		}
+	}
+}
+
 // TestFeedback names the guest's device, in versions 4 to 6, whatever the
 // compositor has.
 func TestFeedback(t *testing.T) {
 	for _, host := range []uint32{0, 3, 5} {
 		comp := waylandtest.New(t, waylandtest.Config{DMABuf: host, Layouts: layouts(dmabuf.ARGB8888)})
-		p := newProxy(t, comp, proxy.Config{Resources: proxytest.NewResources(dmabuf.ARGB8888)})
+		p := newProxy(t, comp, proxy.Config{Policy: allVersions(), Resources: proxytest.NewResources(dmabuf.ARGB8888)})
 		for version := uint32(4); version <= 6; version++ {
 			c := connect(t, p)
 			dm := proto.ZwpLinuxDmabufV1(c.Bind("zwp_linux_dmabuf_v1", version))

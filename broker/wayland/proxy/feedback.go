@@ -16,11 +16,19 @@ func (c *client) dmabufOffer() uint32 {
 		return 0
 	}
 	limit := c.p.policy.version(proto.IZwpLinuxDmabufV1)
+	if _, named := c.p.policy.Allow[proto.IZwpLinuxDmabufV1.String()]; !named {
+		limit = min(limit, settledDMABuf)
+	}
 	if len(c.deviceBytes()) == 0 {
 		limit = min(limit, 3) // feedback has to name the device
 	}
 	return limit
 }
+
+// settledDMABuf is the version that guests get unless the policy names a higher one.
+// Version 6 sends no main_device, without which GTK 4.18 crashes; it binds whatever
+// version there is.
+const settledDMABuf = 5
 
 // offered returns what the guest may make buffers of, sorted: what guests can draw
 // and the compositor takes, in whatever format the export has, or we can copy.

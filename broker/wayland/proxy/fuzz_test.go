@@ -54,7 +54,9 @@ type bench struct {
 
 func newBench(t testing.TB) *bench {
 	t.Helper()
-	p, err := New(Config{Display: "none", Resources: noResources{}, Limits: Limits{HostBytes: 1 << 22, Objects: 2000, ParkTime: Duration(time.Microsecond)}})
+	policy := DefaultPolicy()
+	policy.Allow = map[string]uint32{"zwp_linux_dmabuf_v1": 6}
+	p, err := New(Config{Display: "none", Policy: policy, Resources: noResources{}, Limits: Limits{HostBytes: 1 << 22, Objects: 2000, ParkTime: Duration(time.Microsecond)}})
 	if err != nil {
 		t.Fatal(err)
 	}

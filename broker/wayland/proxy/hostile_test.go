@@ -399,7 +399,7 @@ func TestHostileClients(t *testing.T) {
 	res.AddBlob(t, blob, 4096)
 	lost := res.AddTexture(t, gone, 32, 16, dmabuf.XRGB8888, dmabuf.XRGB8888)
 	lost.Wait = func(context.Context) error { return proxy.ErrGone }
-	p := newProxy(t, comp, proxy.Config{Resources: res, Limits: proxy.Limits{
+	p := newProxy(t, comp, proxy.Config{Policy: allVersions(), Resources: res, Limits: proxy.Limits{
 		Objects: 300, Surfaces: 20, Pools: 10, Buffers: 40, Items: 200, HostBytes: 32 << 20, ParkTime: proxy.Duration(20 * time.Millisecond)}})
 	good := connect(t, p)
 	gw := good.NewWindow()
