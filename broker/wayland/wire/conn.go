@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -201,6 +202,39 @@ func (c *Conn) sendmsg(b []byte, fds []outFD) (int, error) {
 		n, err := c.sys.send(c.fd.Int(), b, oob, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
 		if !errors.Is(err, unix.EINTR) {
 			return n, err
+		}
+	}
+}
+
+// Leave sends what is left and closes, in a way that lets the peer read it: where a socket
+// is closed with unread bytes in it, the peer's next read gives ECONNRESET, and libwayland
+// then drops what it has read, the error event too. So what still comes is read and dropped
+// until the peer has closed or wait has passed. It blocks the goroutine.
+func (c *Conn) Leave(wait time.Duration) error {
+	err := c.Flush()
+	if err == nil && unix.Shutdown(c.fd.Int(), unix.SHUT_WR) == nil {
+		c.drop(time.Now().Add(wait))
+	}
+	return errors.Join(err, c.Close())
+}
+
+// drop reads until the peer has closed or end has come. The kernel closes descriptors that
+// nobody asks for.
+func (c *Conn) drop(end time.Time) {
+	for {
+		n, err := unix.Read(c.fd.Int(), c.in)
+		left := time.Until(end)
+		switch {
+		case left <= 0, n == 0 && err == nil:
+			return
+		case err == nil, errors.Is(err, unix.EINTR):
+			continue
+		case !errors.Is(err, unix.EAGAIN):
+			return
+		}
+		fds := []unix.PollFd{{Fd: int32(c.fd.Int()), Events: unix.POLLIN}}
+		if n, err := unix.Poll(fds, int(left.Milliseconds())+1); n <= 0 && !errors.Is(err, unix.EINTR) {
+			return
 		}
 	}
 }

@@ -160,6 +160,9 @@ func (c *Client) open(socket *dmabuf.FD) error {
 	return nil
 }
 
+// LeaveTime is how long a client may take to read the error that ends it.
+const LeaveTime = time.Second
+
 // drainTime is how long data of pipes is still passed on when the client has left: who
 // copies something may end at once.
 const drainTime = 10 * time.Second
@@ -357,8 +360,9 @@ func (c *Client) tell(e *ProtocolError) {
 	})
 }
 
-// Refuse ends a client's connection, whose socket it takes, with an error.
-func Refuse(socket *dmabuf.FD, text string) {
+// Refuse ends a client's connection, whose socket it takes, with an error. It waits for the
+// client to have read it, no longer than wait; the reason may be lost otherwise.
+func Refuse(socket *dmabuf.FD, text string, wait time.Duration) {
 	conn, err := wire.NewConn(socket, 0)
 	if err != nil {
 		return
@@ -367,7 +371,7 @@ func Refuse(socket *dmabuf.FD, text string) {
 		text = text[:1024]
 	}
 	proto.WlDisplay(wire.DisplayID).SendError(&conn.Out, wire.DisplayID, codeImplementation, text)
-	_, _ = conn.Flush(), conn.Close()
+	_ = conn.Leave(wait)
 }
 
 // addBuffer keeps a buffer until it is free.
@@ -407,5 +411,9 @@ func (c *Client) close() {
 	}
 	c.sync.close()
 	_ = c.in.Close()
-	c.out.close()
+	if c.told.Load() {
+		c.out.close(LeaveTime)
+	} else {
+		c.out.close(0)
+	}
 }

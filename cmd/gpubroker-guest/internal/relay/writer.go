@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/gpubroker/gpubroker/broker/wayland/wire"
 	"github.com/gpubroker/gpubroker/dmabuf"
@@ -145,10 +146,10 @@ func (w *writer) fail(err error) {
 	w.drained.Broadcast()
 }
 
-// close closes the connection.
-func (w *writer) close() {
+// close closes the connection, after a last error message if it fits; the client has wait
+// to read it.
+func (w *writer) close(wait time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	// A last error message, if it fits.
-	_, _ = w.conn.Flush(), w.conn.Close()
+	_ = w.conn.Leave(wait)
 }

@@ -127,7 +127,7 @@ func (s *Server) Serve(ctx context.Context, l *display.Listener) error {
 		c := &client{name: peer.Name, pid: peer.PID, since: time.Now()}
 		if !s.admit(c) {
 			s.refused.Add(1)
-			relay.Refuse(fd, fmt.Sprintf("gpubroker: %d clients are connected, the limit", maxClients))
+			relay.Refuse(fd, fmt.Sprintf("gpubroker: %d clients are connected, the limit", maxClients), 0) // whoever floods waits for nobody
 			continue
 		}
 		s.wg.Go(func() {
@@ -177,7 +177,7 @@ func (s *Server) serve(ctx context.Context, c *client, socket *dmabuf.FD) {
 	if err != nil {
 		log.Warn("no connection to the host", "transport", s.t.Name(), "why", err)
 		s.refused.Add(1)
-		relay.Refuse(socket, "gpubroker: no connection to the host: "+err.Error())
+		relay.Refuse(socket, "gpubroker: no connection to the host: "+err.Error(), relay.LeaveTime)
 		return
 	}
 	store := &shm.Store{Shared: &s.totals, NoImport: s.noImport}
