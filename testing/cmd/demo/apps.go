@@ -108,7 +108,7 @@ func demoApps(ctx context.Context, o appsOptions) (err error) {
 		return err
 	}
 	defer func() { _ = log.Close() }()
-	guest, err := clients.StartGuest(ctx, root, programs, comp.socket, clients.GuestOptions{Transport: transport, Log: log, VM: nestedConfig(root)})
+	guest, err := clients.StartGuest(ctx, root, programs, comp.socket, clients.GuestOptions{Transport: transport, Log: log, VM: nestedConfig(ctx, root)})
 	if err != nil {
 		return err
 	}

@@ -12,8 +12,7 @@ import (
 	"github.com/gpubroker/gpubroker/testing/lab"
 )
 
-// hostVM is the machine that has dma-bufs. The guest in it is emulated by an
-// emulated processor.
+// hostVM is the machine that has dma-bufs, an emulated one.
 const hostVM = "vm"
 
 // Of a guest within a guest.
@@ -23,11 +22,15 @@ const (
 )
 
 // nestedConfig is the guest's configuration where it is one within a guest.
-func nestedConfig(root *lab.Root) lab.VMConfig {
+func nestedConfig(ctx context.Context, root *lab.Root) lab.VMConfig {
 	if !root.InGuest() {
 		return lab.VMConfig{}
 	}
-	return lab.VMConfig{Accel: lab.AccelTCG, MemMB: 1024, SMP: 1, BootTimeout: nestedTime}
+	cfg, why := lab.InnerConfig(ctx, nestedTime)
+	if why != "" {
+		fmt.Printf("no KVM in the machine, the guest in it takes ten times as long: %s\n", why)
+	}
+	return cfg
 }
 
 // nestedDesktop is a compositor that shows dma-bufs.

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -34,6 +33,7 @@ type gpu struct {
 	device string // QEMU's -device, without chardev and address
 	args   []string
 	start  string // starts the program on /dev/dri/$card in the guest
+	end    string // ends it when it was seen, so that the next has the processor alone
 	log    string // the program's, in the guest
 
 	weston *lab.Compositor
@@ -44,15 +44,17 @@ type gpu struct {
 // nestedGPUs are the two ways for a guest to reach gpubroker.
 func nestedGPUs() []*gpu {
 	return []*gpu{
-		{name: "cube", slot: "0x10", device: "vhost-user-gpu-pci", args: []string{"--virgl=on"}, start: startCube, log: "/tmp/kmscube.log"},
+		{name: "cube", slot: "0x10", device: "vhost-user-gpu-pci", args: []string{"--virgl=on"}, start: startCube, end: "kill $(cat /tmp/kmscube.pid)",
+			log: "/tmp/kmscube.log"},
 		{name: "weston", slot: "0x11", device: "vhost-user-test-device-pci,virtio-id=16,num_vqs=2,vq_size=256,config_size=16",
-			args: []string{"--virgl=off", "--hostmem", "256M"}, start: startWeston, log: "/tmp/weston.log"},
+			args: []string{"--virgl=off", "--hostmem", "256M"}, start: startWeston, end: "true", log: "/tmp/weston.log"},
 	}
 }
 
 // kmscube ends when its standard input can be read, so it gets one that never can.
 const startCube = `mkfifo /tmp/nothing; sleep 100000 > /tmp/nothing &
 kmscube -D /dev/dri/$card -c 1000000 < /tmp/nothing > /tmp/kmscube.log 2>&1 &
+echo $! > /tmp/kmscube.pid
 `
 
 // startWeston starts a compositor that draws with the CPU, and a client in it. udev
@@ -120,11 +122,15 @@ func workNested(ctx context.Context, accel, binary, dir string) (err error) {
 	if err != nil {
 		return err
 	}
-	rep := nestedReport{Accel: accel}
-	if accel == "" {
-		rep.Accel = innerAccel(ctx)
+	cfg, why := lab.InnerConfig(ctx, nestedTime)
+	if why != "" {
+		fmt.Printf("no KVM in the machine, the nested guest takes ten times as long: %s\n", why)
 	}
-	cfg := lab.VMConfig{Accel: rep.Accel, MemMB: 1024, SMP: 1, BootTimeout: nestedTime, Output: os.Stdout, KernelArgs: innerArgs}
+	if accel != "" {
+		cfg.Accel = accel
+	}
+	cfg.Output = os.Stdout
+	rep := nestedReport{Accel: cfg.Accel}
 	gpus := nestedGPUs()
 	for _, g := range gpus {
 		defer func() { err = errors.Join(err, g.stop()) }()
@@ -159,26 +165,6 @@ func workNested(ctx context.Context, accel, binary, dir string) (err error) {
 		return err
 	}
 	return os.WriteFile(filepath.Join(dir, workerFile), body, 0o644)
-}
-
-// To leave and enter the nested guest costs an emulated SVM a millisecond or two, because
-// it empties the translated TLB each time; four times for each of 250 ticks a second is
-// all the time that there is. So its tick comes 25 times a second and needs no exit to be set
-// up anew: KVM stretches a periodic timer, and the guest's clock is KVM's.
-const (
-	innerArgs = "nohz=off highres=off lapic=notscdeadline vt.global_cursor_default=0"
-	tickTime  = "min_timer_period_us=40000"
-)
-
-// innerAccel is KVM where the machine's emulated processor has SVM: the nested
-// guest's instructions are then translated once and not twice.
-func innerAccel(ctx context.Context) string {
-	out, err := exec.CommandContext(ctx, "sh", "-c", "modprobe kvm halt_poll_ns=0 "+tickTime+" && modprobe kvm_amd && ls /dev/kvm").CombinedOutput()
-	if err == nil {
-		return lab.AccelKVM
-	}
-	fmt.Printf("no KVM in the machine, the nested guest takes ten times as long: %v %s\n", err, out)
-	return lab.AccelTCG
 }
 
 // findQEMU finds the machine's only QEMU.
@@ -260,6 +246,9 @@ func (g *gpu) watch(ctx context.Context, vm *lab.VM, qemu int, dir string, into 
 		into.GuestRenderer = strings.Trim(m[1], `" `)
 	}
 	if into.Features, err = vm.Check(ctx, "dmesg | sed -n 's/.*\\[drm\\] features: //p' | tr '\\n' ' '"); err != nil {
+		return err
+	}
+	if _, err := vm.Check(ctx, g.end); err != nil {
 		return err
 	}
 	fmt.Printf("%s: %d frames of tier %s, %d bytes copied, %.1f a second; the first after %.0f s\n", g.name, into.Frames, into.Tier,
