@@ -33,7 +33,7 @@ func (c *Config) checkSockets() error {
 		}
 	}
 	switch {
-	case ways == 0:
+	case ways == 0 && c.Vtest == "":
 		return errors.New("broker: want either --socket-path or --fd")
 	case ways > 1:
 		return errors.New("broker: want one of --socket-path, --fd and a socket of systemd, not several")

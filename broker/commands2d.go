@@ -202,6 +202,8 @@ func (res *resource) freeMemory() {
 		res.backing.Close()
 		res.backing = nil
 	}
+	_ = dmabuf.Unmap(res.shm)
+	res.shm = nil
 }
 
 func (d *Device) resourceAttachBacking(r *request) error {

@@ -90,14 +90,21 @@ func (d *Device) ctxCreate(r *request) error {
 		d.createCross(id, name)
 		return nil
 	}
+	_, err := d.createContext(id, capset, name)
+	return err
+}
+
+// createContext makes a context of the renderer.
+func (d *Device) createContext(id, capset uint32, name string) (*guestContext, error) {
 	if err := d.need3D(); err != nil {
-		return err
+		return nil, err
 	}
 	if err := d.rend.CreateContext(id, capset, name); err != nil {
-		return fmt.Errorf("%w: %w", virtiogpu.ErrOutOfMemory, err)
+		return nil, fmt.Errorf("%w: %w", virtiogpu.ErrOutOfMemory, err)
 	}
-	d.contexts[id] = &guestContext{id: id, init: capset, name: name, idle: true}
-	return nil
+	c := &guestContext{id: id, init: capset, name: name, idle: true}
+	d.contexts[id] = c
+	return c, nil
 }
 
 func (d *Device) ctxDestroy(r *request) error {
@@ -105,6 +112,11 @@ func (d *Device) ctxDestroy(r *request) error {
 	if err != nil {
 		return err
 	}
+	d.destroyContext(c)
+	return nil
+}
+
+func (d *Device) destroyContext(c *guestContext) {
 	// Fences of the context never signal once it is gone.
 	d.fences.signal(c.id, d.lastFence)
 	d.presents.signal(c.id, d.lastFence)
@@ -122,7 +134,6 @@ func (d *Device) ctxDestroy(r *request) error {
 	}
 	d.completeFences()
 	d.showReady()
-	return nil
 }
 
 func (d *Device) ctxAttachResource(r *request) error {
@@ -184,13 +195,17 @@ func (d *Device) resourceCreate3D(r *request) error {
 	if err := d.checkNew(c.ResourceID); err != nil {
 		return err
 	}
-	res := &resource{id: c.ResourceID, kind: kind3D}
-	res.args = virgl.ResourceArgs{
+	return d.create3D(&resource{args: virgl.ResourceArgs{
 		ID: c.ResourceID, Target: c.Target, Format: c.Format, Bind: c.Bind,
 		Width: c.Width, Height: c.Height, Depth: c.Depth, ArraySize: c.ArraySize,
 		LastLevel: c.LastLevel, Samples: c.NrSamples, Flags: c.Flags,
-	}
-	if f, ok := virtiogpu.Format(c.Format).Fourcc(); ok && c.Target == targetTexture2D {
+	}})
+}
+
+// create3D makes the resource that res.args describe.
+func (d *Device) create3D(res *resource) error {
+	res.id, res.kind = res.args.ID, kind3D
+	if f, ok := virtiogpu.Format(res.args.Format).Fourcc(); ok && res.args.Target == targetTexture2D {
 		res.fourcc = f
 	}
 	if err := d.admit(res); err != nil {

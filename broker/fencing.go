@@ -44,6 +44,9 @@ func (d *Device) fenceSignalled(ctx, id uint32) {
 	d.presents.signal(ctx, id)
 	d.showReady()
 	d.drawnUpTo(ctx, id)
+	if c := d.contexts[ctx]; c != nil && c.onFence != nil {
+		c.onFence(id)
+	}
 }
 
 // signalled reports whether the renderer said so of a fence before its command

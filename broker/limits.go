@@ -107,7 +107,7 @@ func btoi(b bool) int {
 
 // ownsMemory reports whether the broker itself holds the resource's memory.
 func (r *resource) ownsMemory() bool {
-	return r.kind == kind2D || r.blob != nil && r.blob.mem == virtiogpu.BlobMemHost3D
+	return r.kind == kind2D || r.shm != nil || r.blob != nil && r.blob.mem == virtiogpu.BlobMemHost3D
 }
 
 // hostBytes is about how much host memory the resource takes: levels and wider
@@ -116,14 +116,15 @@ func (r *resource) hostBytes() uint64 {
 	const most = 1 << 56
 	if r.blob != nil {
 		if r.blob.mem == virtiogpu.BlobMemGuest {
-			return 0
+			return uint64(len(r.shm))
 		}
 		return r.blob.size
 	}
+	shm := uint64(len(r.shm))
 	a := &r.args
 	n := float64(a.Width) * float64(max(a.Height, 1)) * float64(max(a.Depth, 1)) * float64(max(a.ArraySize, 1)) * float64(max(a.Samples, 1))
 	if a.Target != targetBuffer {
 		n *= 4
 	}
-	return uint64(min(n, most))
+	return uint64(min(n, most)) + shm
 }

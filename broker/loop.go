@@ -32,8 +32,9 @@ type Loop struct {
 }
 
 type watch struct {
-	fd int
-	f  func(ready bool)
+	fd     int
+	events int16
+	f      func(ready bool)
 }
 
 // NewLoop starts the thread. Close ends it.
@@ -88,8 +89,19 @@ func (l *Loop) Call(f func()) {
 // says whether poll reported fd. The caller keeps fd open. Called on the render
 // thread.
 func (l *Loop) Watch(fd int, f func(ready bool)) {
-	l.watches = append(l.watches, watch{fd, f})
+	l.watches = append(l.watches, watch{fd, unix.POLLIN, f})
 	l.fds = nil
+}
+
+// WatchFor says what a watched fd is polled for instead of being readable: POLLIN,
+// POLLOUT. Called on the render thread.
+func (l *Loop) WatchFor(fd int, events int16) {
+	for i := range l.watches {
+		if w := &l.watches[i]; w.fd == fd && w.events != events {
+			w.events = events
+			l.fds = nil
+		}
+	}
 }
 
 // Unwatch forgets fd. Called on the render thread.
@@ -152,7 +164,7 @@ func (l *Loop) poll() {
 		l.fds = make([]unix.PollFd, 1+len(l.watches))
 		l.fds[0] = unix.PollFd{Fd: int32(l.wake.Int()), Events: unix.POLLIN}
 		for i, w := range l.watches {
-			l.fds[i+1] = unix.PollFd{Fd: int32(w.fd), Events: unix.POLLIN}
+			l.fds[i+1] = unix.PollFd{Fd: int32(w.fd), Events: w.events}
 		}
 	}
 	timeout := -1

@@ -56,6 +56,9 @@ type resource struct {
 	owner   proxy.Owner    // of the import device's: who named it first
 	owned   bool
 
+	// shm is memory that a vtest client shares with the renderer.
+	shm []byte
+
 	uuid    [16]byte
 	hasUUID bool
 }
@@ -102,6 +105,8 @@ type guestContext struct {
 	pins []*handle // resources that it named and nobody opened yet
 	// cross is what a cross-domain context is; the renderer does not know those.
 	cross *crossdomain.Context
+	// onFence, if set, hears of the renderer fences that have signalled.
+	onFence func(id uint32)
 
 	submits   uint64 // position of its last SUBMIT_3D among all contexts'
 	submitted uint64 // how many SUBMIT_3D it had

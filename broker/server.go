@@ -48,6 +48,10 @@ type Config struct {
 
 	Apps *AppsConfig // nil: the guest's programs have no windows of their own
 
+	// Vtest is the path to listen on for Mesa's virpipe clients (package vtest); empty:
+	// none. With it there need not be a guest.
+	Vtest string
+
 	Control string // path of the control socket; empty: none
 	Metrics string // where Prometheus scrapes, unix:PATH or HOST:PORT; empty: nowhere
 	Version string
@@ -68,6 +72,7 @@ type Server struct {
 	metrics *metrics.Server
 	input   *input.Server   // nil if nobody asked for it
 	apps    *appServer      // likewise
+	vtest   *Vtest          // likewise
 	udmabuf *dmabuf.UDMABuf // nil where the host has none
 	gbm     *gbm.Device     // nil where there is no GPU; render thread only
 }
@@ -103,6 +108,12 @@ func NewServer(cfg Config) (_ *Server, err error) {
 	if s.rend, err = startRenderer(s.loop, &cfg, relay); err != nil {
 		return nil, err
 	}
+	rend := s.rend // the guest's
+	if cfg.Vtest != "" {
+		if rend, relay, err = s.listenVtest(relay); err != nil {
+			return nil, err
+		}
+	}
 	info := s.rend.Info()
 	s.log.Info("renderer", zap.String("library", info.Library), zap.String("node", info.Node),
 		zap.Bool("gl", info.GL), zap.Bool("dmabuf_export", info.DMABufExport))
@@ -113,7 +124,7 @@ func NewServer(cfg Config) (_ *Server, err error) {
 	}
 	s.log.Info("display", zap.String("sink", s.sink.Name()))
 	dc := DeviceConfig{
-		Loop: s.loop, Renderer: s.rend, Fences: relay, Sink: s.sink, SetDisplaySocket: setSocket,
+		Loop: s.loop, Renderer: rend, Fences: relay, Sink: s.sink, SetDisplaySocket: setSocket,
 		Heads: cfg.Heads, HostMem: cfg.HostMem, Limits: cfg.Limits, Log: s.log,
 	}
 	if s.input != nil {
@@ -164,6 +175,9 @@ func (s *Server) Status(table bool) Status {
 	st := s.dev.Status(table)
 	st.Version = s.cfg.Version
 	s.apps.status(&st)
+	if s.vtest != nil {
+		st.Vtest = s.vtest.Status()
+	}
 	return st
 }
 
@@ -171,13 +185,17 @@ func (s *Server) Status(table bool) Status {
 func (s *Server) Run(ctx context.Context) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	input, apps := s.runInput(ctx), s.apps.run(ctx)
+	input, apps, vtest := s.runInput(ctx), s.apps.run(ctx), s.runVtest(ctx)
 	err := s.runGPU(ctx)
 	stop()
-	return errors.Join(err, <-input, <-apps)
+	return errors.Join(err, <-input, <-apps, <-vtest)
 }
 
 func (s *Server) runGPU(ctx context.Context) error {
+	if s.ln == nil && s.cfg.FD == nil { // there is no guest, only vtest clients
+		<-ctx.Done()
+		return nil
+	}
 	vc := vhostuser.Config{Device: s.dev, Executor: s.loop, Log: s.log.Named("vhost-user")}
 	if s.cfg.HostMem > 0 {
 		vc.Shmem = &vhostuser.ShmemConfig{}
@@ -217,8 +235,14 @@ func (s *Server) Close() Status {
 		_ = s.cfg.FD.Close()
 	}
 	s.cfg.Activated.Close()
+	if s.vtest != nil && s.dev == nil {
+		_ = s.vtest.Close()
+	}
 	if s.dev != nil {
 		last = s.Status(false)
+		if s.vtest != nil {
+			_ = s.vtest.Close()
+		}
 		s.events.Bind(nil)
 		s.apps.close() // before the device: its clients use it
 		s.dev.Close()

@@ -58,6 +58,7 @@ type Status struct {
 	Counts            Counts                   `json:"counts"`
 	Apps              *AppsStatus              `json:"apps,omitempty"`    // nil without --apps
 	Windows           []proxy.WindowStats      `json:"windows,omitempty"` // of the guest's programs
+	Vtest             *VtestStatus             `json:"vtest,omitempty"`   // nil without --vtest
 	Contexts          []ContextStatus          `json:"contexts"`
 	Scanouts          []ScanoutStatus          `json:"scanouts"`
 	Resources         []ResourceStatus         `json:"resources"`

@@ -28,6 +28,7 @@ type serveOptions struct {
 	hostmem, qemuDMABuf     string
 	limits                  []string
 	control, metrics        string
+	vtest                   string
 	input, touch            string
 	apps                    appsOptions
 	logLevel, logFormat     string
@@ -52,6 +53,7 @@ func (o *serveOptions) register(f *pflag.FlagSet) {
 	f.StringVar(&o.input, "input-socket", "", "be the guest's keyboard and pointer on the unix socket `PATH`, from the Wayland windows")
 	f.StringVar(&o.touch, "touch-socket", "", "be the guest's touch screen on the unix socket `PATH`")
 	o.apps.register(f)
+	f.StringVar(&o.vtest, "vtest", "", "also serve Mesa's virpipe clients, which need no guest, on the unix socket `PATH`")
 	f.StringVar(&o.control, "control", "", "answer status requests on the unix socket `PATH`")
 	f.StringVar(&o.metrics, "metrics", "", "serve metrics for Prometheus on `ADDRESS`: unix:PATH or HOST:PORT")
 	f.StringVar(&o.logLevel, "log-level", "info", "`LEVEL` of the log: debug, info, warn or error")
@@ -61,7 +63,7 @@ func (o *serveOptions) register(f *pflag.FlagSet) {
 func newServe(logs io.Writer) *cobra.Command {
 	o := &serveOptions{logs: logs}
 	cmd := &cobra.Command{
-		Use:   "serve (--socket-path PATH | --fd N)",
+		Use:   "serve (--socket-path PATH | --fd N | --vtest PATH)",
 		Short: "Be the virtio-gpu device of a VM",
 		Long: `serve waits for QEMU on a vhost-user socket and is the GPU of its guest, until it is
 interrupted. When a QEMU leaves, the next one may connect.
@@ -84,6 +86,10 @@ their shared memory gets here without copies:
   -chardev socket,id=imp,path=PATH -device vhost-user-test-device-pci,chardev=imp,\
     virtio-id=16,num_vqs=2,vq_size=256,config_size=16
 
+With --vtest, OpenGL programs of this machine (or of containers) draw with the renderer
+too, each in a context of its own; then there need not be a guest:
+  GALLIUM_DRIVER=virpipe LIBGL_ALWAYS_SOFTWARE=true VTEST_SOCKET_NAME=PATH PROGRAM
+
 Sockets of systemd take the place of these options: the units' FileDescriptorName is
 gpu, input or touch.`,
 		Args: noArgs,
@@ -98,7 +104,7 @@ func (o *serveOptions) config() (broker.Config, error) {
 	c := broker.Config{
 		Socket: o.socket, RenderNode: o.node, Display: o.display, WaylandDisplay: o.wayland,
 		Title: o.title, Fullscreen: o.fullscreen, Heads: o.heads, Control: o.control, Metrics: o.metrics, Version: version(),
-		InputSocket: o.input, TouchSocket: o.touch,
+		InputSocket: o.input, TouchSocket: o.touch, Vtest: o.vtest,
 	}
 	bad := func(format string, args ...any) (broker.Config, error) {
 		return c, usageError{fmt.Errorf(format, args...)}
@@ -169,17 +175,36 @@ func (o *serveOptions) config() (broker.Config, error) {
 			ways++
 		}
 	}
+	if ways == 0 && o.vtest != "" {
+		return o.withoutGuest(c)
+	}
 	if ways != 1 {
 		systemd := c.Activated.Any()
 		c.Activated.Close()
 		if systemd {
 			return bad("want one of --socket-path PATH, --fd N and systemd's socket named gpu")
 		}
-		return bad("want either --socket-path PATH or --fd N")
+		return bad("want either --socket-path PATH or --fd N (or --vtest PATH, for programs without a guest)")
 	}
 	if o.fd >= 0 {
 		c.FD = dmabuf.NewFD(o.fd, "vhost-user socket")
 	}
+	return c, nil
+}
+
+// withoutGuest is the configuration of a broker for vtest clients alone. What is for a
+// guest has no use then.
+func (o *serveOptions) withoutGuest(c broker.Config) (broker.Config, error) {
+	for name, given := range map[string]bool{
+		"--input-socket": o.input != "" || c.Activated.Input != nil, "--touch-socket": o.touch != "" || c.Activated.Touch != nil, "--apps": c.Apps != nil,
+		"--display " + o.display: o.display != "auto" && o.display != "none" && o.display != "headless",
+	} {
+		if given {
+			c.Activated.Close()
+			return c, usageError{fmt.Errorf("%s is for a guest: it needs --socket-path PATH or --fd N", name)}
+		}
+	}
+	c.Display, c.Heads = "none", 0
 	return c, nil
 }
 

@@ -38,6 +38,8 @@ type Options struct {
 	Env    []string  // of the broker
 	Bind   []string  // host folders that it must see besides /tmp
 	Log    io.Writer // its log; may be nil
+	// NoGuest leaves the socket for QEMU out: Args name another one.
+	NoGuest bool
 }
 
 // Broker is a running gpubroker serve.
@@ -65,7 +67,11 @@ func Start(ctx context.Context, root *lab.Root, o Options) (*Broker, error) {
 	}
 	b := &Broker{Socket: filepath.Join(dir, "gpu.sock"), Control: filepath.Join(dir, "control.sock"), dir: dir,
 		done: make(chan struct{}), tail: &tail{next: o.Log}}
-	argv := append([]string{o.Binary, "serve", "--socket-path", b.Socket, "--control", b.Control}, o.Args...)
+	argv := []string{o.Binary, "serve", "--control", b.Control}
+	if !o.NoGuest {
+		argv = append(argv, "--socket-path", b.Socket)
+	}
+	argv = append(argv, o.Args...)
 	b.cmd = root.Command(context.Background(), lab.CommandOptions{
 		Env:  append([]string{"LIBGL_ALWAYS_SOFTWARE=1"}, o.Env...),
 		Bind: append([]string{filepath.Dir(o.Binary)}, o.Bind...),

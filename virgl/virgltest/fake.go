@@ -90,7 +90,10 @@ type failure struct {
 	left int // calls that still fail; negative: all
 }
 
-var _ virgl.Renderer = (*Fake)(nil)
+var (
+	_ virgl.BlobRenderer    = (*Fake)(nil)
+	_ virgl.ByteTransferrer = (*Fake)(nil)
+)
 
 // New makes a Fake. Close it: it owns descriptors.
 func New(cfg Config) (*Fake, error) {

@@ -144,15 +144,26 @@ func (f *Fake) Backing(res uint32) [][]byte {
 
 // TransferToHost implements virgl.Renderer.
 func (f *Fake) TransferToHost(t *virgl.Transfer) error {
-	return f.transfer(OpTransferToHost, t, readSegs)
+	return f.transfer(OpTransferToHost, t, nil, readSegs)
 }
 
 // TransferFromHost implements virgl.Renderer.
 func (f *Fake) TransferFromHost(t *virgl.Transfer) error {
-	return f.transfer(OpTransferFromHost, t, writeSegs)
+	return f.transfer(OpTransferFromHost, t, nil, writeSegs)
 }
 
-func (f *Fake) transfer(op Op, t *virgl.Transfer, move func(segs [][]byte, off uint64, row []byte) bool) error {
+// WriteBytes implements virgl.ByteTransferrer. It counts, and fails, as OpTransferToHost.
+func (f *Fake) WriteBytes(t *virgl.Transfer, data []byte) error {
+	return f.transfer(OpTransferToHost, t, [][]byte{data}, readSegs)
+}
+
+// ReadBytes implements virgl.ByteTransferrer. It counts, and fails, as OpTransferFromHost.
+func (f *Fake) ReadBytes(t *virgl.Transfer, data []byte) error {
+	return f.transfer(OpTransferFromHost, t, [][]byte{data}, writeSegs)
+}
+
+// transfer moves texels between a resource and segs, or its backing if segs is nil.
+func (f *Fake) transfer(op Op, t *virgl.Transfer, segs [][]byte, move func(segs [][]byte, off uint64, row []byte) bool) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if err := f.enter(op); err != nil {
@@ -165,7 +176,10 @@ func (f *Fake) transfer(op Op, t *virgl.Transfer, move func(segs [][]byte, off u
 	if c := f.contexts[t.Ctx]; t.Ctx != 0 && (c == nil || !c.resources[t.Resource]) {
 		return f.bad(op, "resource %d is not attached to context %d", t.Resource, t.Ctx)
 	}
-	if r.segs == nil {
+	if segs == nil {
+		segs = r.segs
+	}
+	if segs == nil {
 		return f.bad(op, "resource %d has no backing", t.Resource)
 	}
 	if r.pixels == nil || t.Level != 0 {
@@ -181,7 +195,7 @@ func (f *Fake) transfer(op Op, t *virgl.Transfer, move func(segs [][]byte, off u
 	}
 	for y := range b.H {
 		row := r.row(b.Y + y)[b.X*bytesPerTexel:][:b.W*bytesPerTexel]
-		if !move(r.segs, t.Offset+uint64(y)*stride, row) {
+		if !move(segs, t.Offset+uint64(y)*stride, row) {
 			return f.bad(op, "resource %d: offset %d, stride %d: row %d is outside the backing", t.Resource, t.Offset, stride, y)
 		}
 	}
