@@ -339,7 +339,7 @@ func TestLimits(t *testing.T) {
 		t.Error("a fourth client, limit 3")
 	}
 	ended := r.logs.FilterMessage("a vtest client was ended").All()
-	for i, want := range []string{"4 resources, limit 4", "bytes (limit 524288)"} {
+	for i, want := range []string{"4 resources, limit 4", "640000 bytes, limit 524288"} {
 		if i >= len(ended) || !strings.Contains(fmt.Sprint(ended[i].ContextMap()["error"]), want) {
 			t.Errorf("log %d: %v, want %q", i, ended, want)
 		}

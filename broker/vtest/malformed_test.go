@@ -65,7 +65,7 @@ var malformed = []struct {
 	{"TRANSFER_PUT2 whose lengths differ", 2, msg(vtest.TransferPut2, 11, 1, 0, 0, 0, 0, 1, 1, 1, 64, 0), "length 11 words, want 26"},
 	{"TRANSFER_PUT2 of nothing", 2, (&vtest.Transfer{Handle: 3, W: 1, H: 1, D: 1}).AppendPut2(nil), "resource 3: not this client's"},
 	{"RESOURCE_BUSY_WAIT for nothing", 2, vtesttest.AppendBusyWait(nil, 2, 1), "resource 2: not this client's"},
-	{"SUBMIT_CMD too long", 2, msg(vtest.SubmitCmd, 1<<20+1), "limit"},
+	{"SUBMIT_CMD too long", 2, msg(vtest.SubmitCmd, 1<<20+1), "want 0 to 1048576"},
 	{"SUBMIT_CMD of a length that wraps", 2, msg(vtest.SubmitCmd, 1<<30), "words"},
 	{"a stream that the renderer refuses", 2, stream(0xff << 16), "words"},
 	{"a stream with an unknown command", 2, stream(200), "command 200 at word 0"},

@@ -53,6 +53,9 @@ func TestWrongOptions(t *testing.T) {
 		{"serve --no-such-option", "unknown flag: --no-such-option"},
 		{"serve", "want either --socket-path PATH or --fd N"},
 		{"serve --socket-path " + sock + " --fd 3", "want either --socket-path PATH or --fd N"},
+		{"serve --vtest " + sock + " --display wayland", "--display wayland is for a guest"},
+		{"serve --vtest " + sock + " --input-socket i", "--input-socket is for a guest"},
+		{"serve --vtest " + sock + " --apps", "--apps is for a guest"},
 		{"--fd three", `invalid argument "three" for "-f, --fd"`},
 		{"--socket-path " + sock + " --virgl=maybe", `--virgl "maybe": want on, off or auto`},
 		{"serve --socket-path " + sock + " --display tv", `--display "tv": want wayland, qemu, headless, none or auto`},
@@ -112,6 +115,7 @@ func TestEarlyFailure(t *testing.T) {
 		want string
 	}{
 		{"--socket-path " + sock + " --virgl --render-node=/nonexistent", "start 3D renderer"},
+		{"serve --virgl=off --vtest " + sock, "vtest clients need 3D"},
 		{"serve --virgl=on --display headless --render-node /nonexistent --socket-path " + sock, "start 3D renderer"},
 		{"serve --virgl=off --display wayland --wayland-display " + dir + "/none --socket-path " + sock, "no Wayland compositor"},
 		{"serve --virgl=off --display headless --socket-path " + dir + "/none/s", "no such file or directory"},

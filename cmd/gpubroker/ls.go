@@ -70,6 +70,13 @@ func printTables(w io.Writer, st *broker.Status) error {
 	}
 	fmt.Fprintln(t, "\nWINDOW\tUSED\tMAPPINGS")
 	fmt.Fprintf(t, "%s\t%s\t%d of %d\n", bytesText(st.Window.Size), bytesText(st.Window.Used), st.Window.Placements, st.Window.Limit)
+	if v := st.Vtest; v != nil {
+		fmt.Fprintln(t, "\nVTEST CLIENT\tNAME\tVERSION\tRESOURCES\tSUBMITS\tSECONDS")
+		for _, c := range v.Clients {
+			fmt.Fprintf(t, "%d\t%s\t%d\t%d\t%d\t%d\n", c.ID, printable(c.Name), c.Version, c.Resources, c.Submits, c.Seconds)
+		}
+		fmt.Fprintf(t, "%d of %d\tall\t\t%d\t%d\t%s\n", len(v.Clients), v.Total, v.Resources, v.Submits, bytesText(v.Bytes))
+	}
 	return t.Flush()
 }
 

@@ -1,0 +1,123 @@
+package vtest_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"go.uber.org/zap"
+
+	"github.com/gpubroker/gpubroker/broker"
+	"github.com/gpubroker/gpubroker/broker/vtest"
+	"github.com/gpubroker/gpubroker/broker/vtest/vtesttest"
+	"github.com/gpubroker/gpubroker/virgl"
+	"github.com/gpubroker/gpubroker/virgl/virglcmd"
+)
+
+// TestReal: with libvirglrenderer, clients of all versions draw at once, and each sees
+// what it drew.
+func TestReal(t *testing.T) {
+	t.Setenv("LIBGL_ALWAYS_SOFTWARE", "1")
+	loop, err := broker.NewLoop()
+	if err != nil {
+		t.Fatal(err)
+	}
+	relay := &broker.FenceRelay{}
+	var rend virgl.Renderer
+	loop.Call(func() { rend, err = virgl.New(virgl.Config{OnFence: relay.Signal, Log: zap.NewNop()}) })
+	if err != nil {
+		_ = loop.Close()
+		if errors.Is(err, virgl.ErrLibrary) {
+			t.Skipf("libvirglrenderer cannot be loaded: %v", err)
+		}
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "vtest")
+	srv, err := broker.ListenVtest(broker.VtestConfig{Path: path, Loop: loop, Renderer: rend, Fences: relay, Log: zap.NewNop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- srv.Run(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		err := errors.Join(<-done, srv.Close())
+		loop.Call(func() {
+			if st := rend.Stats(); st.Contexts+st.Resources > 0 {
+				t.Errorf("left in the renderer: %+v", st)
+			}
+			err = errors.Join(err, rend.Close())
+		})
+		if err = errors.Join(err, loop.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	var wg sync.WaitGroup
+	for i, version := range []uint32{0, 2, 2, 3} {
+		wg.Go(func() {
+			if err := drawAndLook(path, version, byte(40*i+20)); err != nil {
+				t.Errorf("client %d, version %d: %v", i, version, err)
+			}
+		})
+	}
+	wg.Wait()
+	if st := srv.Status(); st.Ended > 0 {
+		t.Errorf("status %+v", st)
+	}
+}
+
+// drawAndLook draws a square of one colour from vertices that an inline write brings, and
+// copies it to another texture, so that a stream names resources in several places.
+func drawAndLook(path string, version uint32, shade byte) error {
+	c, err := vtesttest.Dial(path, fmt.Sprintf("draw %d", shade), version)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = c.Close() }()
+	if caps, err := c.Caps(2); err != nil || len(caps) < 308 {
+		return fmt.Errorf("%d bytes of capabilities: %w", len(caps), err)
+	}
+	const w, h = 64, 48
+	target, err := c.Texture(w, h)
+	if err != nil {
+		return err
+	}
+	defer target.Close()
+	second, err := c.Texture(w, h)
+	if err != nil {
+		return err
+	}
+	defer second.Close()
+	color := [4]float32{float32(shade) / 255, 0.5, 0, 1}
+	vertices := virglcmd.AppendVertices(nil, virglcmd.Quad(color, color)...)
+	buffer, err := c.Create(vtest.Create{Target: 0, Format: virglcmd.FormatR8, Bind: 1 << 4, Width: uint32(len(vertices)), Height: 1, Depth: 1, ArraySize: 1})
+	if err != nil {
+		return err
+	}
+	var b virglcmd.Builder
+	b.CreateSubCtx(1)
+	b.SetSubCtx(1)
+	b.InlineWrite(buffer.Handle, 0, virglcmd.Box{W: uint32(len(vertices)), H: 1, D: 1}, 0, vertices)
+	b.Pipeline(virglcmd.HandlesFrom(10), target.Handle, virglcmd.FormatB8G8R8A8, w, h, buffer.Handle, virglcmd.FragmentShader)
+	b.Draw(virglcmd.TriangleStrip, 0, 4)
+	b.CopyRegion(second.Handle, 0, 0, target.Handle, virglcmd.Box{W: w, H: h, D: 1})
+	if err := c.Submit(b.Bytes()); err != nil {
+		return err
+	}
+	for _, r := range []*vtesttest.Resource{target, second} {
+		px, err := c.Read(r, 0, 0, w, h)
+		if err != nil {
+			return err
+		}
+		for i := 0; i < len(px); i += 4 {
+			if px[i+2]-shade+1 > 2 || px[i+1] < 126 || px[i+1] > 129 || px[i] != 0 || px[i+3] != 255 {
+				return fmt.Errorf("texel %d is % x, want red %d", i/4, px[i:i+4], shade)
+			}
+		}
+	}
+	return c.Unref(second.Handle)
+}
