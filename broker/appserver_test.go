@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -51,8 +52,19 @@ func (c *crossClient) flush(ids ...uint32) {
 // until reads events until f is true.
 func (c *crossClient) until(what string, f func() bool) {
 	c.r.t.Helper()
+	c.read(what, func() bool {
+		if c.errs != "" {
+			c.r.t.Fatalf("no %s: %s", what, c.errs)
+		}
+		return f()
+	})
+}
+
+// read is until for a client that may be ended.
+func (c *crossClient) read(what string, f func() bool) {
+	c.r.t.Helper()
 	for end := time.Now().Add(20 * time.Second); !f(); {
-		if c.errs != "" || time.Now().After(end) {
+		if time.Now().After(end) {
 			c.r.t.Fatalf("no %s: %s", what, c.errs)
 		}
 		if c.poll == nil {
@@ -103,6 +115,39 @@ func (c *crossClient) event(m wire.Message) {
 		d.Uint()
 		d.Uint()
 		c.errs = d.String()
+	}
+}
+
+// TestCrossReason: a client in the guest that speaks cross-domain itself hears why the
+// proxy ends it, also when it had not read what came before.
+func TestCrossReason(t *testing.T) {
+	comp := waylandtest.New(t, waylandtest.Config{})
+	p, err := proxy.New(proxy.Config{Display: comp.Socket(), Resources: &broker.Names{}, Log: zap.NewNop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &appsRig{}
+	r.machine = newMachine(t, machineConfig{profile: vhostusertest.QEMU11B, apps: &crossdomain.Channels{
+		Wayland: func(ctx context.Context, g proxy.Guest, id uint32) error {
+			return p.Serve(ctx, g, proxy.Owner{Ctx: id})
+		},
+	}})
+	t.Cleanup(p.Close)
+	r.connect(crossdomain.ChannelWayland)
+	c := &crossClient{r: r, globals: map[string]uint32{}}
+	proto.WlDisplay(objDisplay).GetRegistry(&c.out, objRegistry)
+	c.flush()
+	time.Sleep(50 * time.Millisecond) // the globals wait for a poll
+	c.out.Begin(4242, 0)
+	c.out.End()
+	c.flush()
+	time.Sleep(50 * time.Millisecond)
+	c.read("the error", func() bool { return c.errs != "" })
+	if c.globals["wl_compositor"] == 0 || !strings.Contains(c.errs, "object 4242") {
+		t.Errorf("globals %v, told %q", c.globals, c.errs)
+	}
+	if p := r.answered(r.poll()); binary.LittleEndian.Uint32(p[12:]) != 0 {
+		t.Error("the channel has not ended")
 	}
 }
 

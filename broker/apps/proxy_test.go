@@ -3,7 +3,11 @@ package apps
 import (
 	"context"
 	"encoding/binary"
+	"errors"
+	"io"
+	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -21,53 +25,112 @@ func (noResources) Open(context.Context, proxy.Owner, proxy.DeviceID, uint32) (p
 
 func (noResources) Formats() []proxy.Format { return nil }
 
-// TestWithTheProxy: a client's first words reach a compositor, and its answer comes
-// back, over each carrier.
-func TestWithTheProxy(t *testing.T) {
+// ask is wl_display.get_registry(2), wl_display.sync(3).
+func ask() []byte {
+	var p []byte
+	for i, id := range []uint32{2, 3} {
+		p = binary.LittleEndian.AppendUint32(p, 1)
+		p = binary.LittleEndian.AppendUint32(p, 12<<16|uint32(1-i))
+		p = binary.LittleEndian.AppendUint32(p, id)
+	}
+	return p
+}
+
+// events returns the messages that come until the stream ends, and how it ends.
+func events(t *testing.T, c *link.Conn, until func(object uint32, body []byte) bool) error {
+	t.Helper()
+	for {
+		f, err := c.Recv()
+		if err != nil {
+			return err
+		}
+		_, data, err := link.DecodeWayland(f.Payload, link.Host, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n, err := wholeMessages(data, len(data)); err != nil || n != len(data) {
+			t.Fatalf("%d of %d bytes are whole messages: %v", n, len(data), err)
+		}
+		for ; len(data) > 0; data = data[nextSize(data):] {
+			if until(binary.LittleEndian.Uint32(data), data[8:nextSize(data)]) {
+				return nil
+			}
+		}
+	}
+}
+
+// withProxy serves the real proxy, before a compositor, over each carrier.
+func withProxy(t *testing.T) map[string]func() io.ReadWriteCloser {
 	comp := waylandtest.New(t, waylandtest.Config{})
 	p, err := proxy.New(proxy.Config{Display: comp.Socket(), Resources: noResources{}, Log: zap.NewNop()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer p.Close()
-	s, dial := carriers(t, p)
-	defer s.Close()
-	// wl_display.get_registry(2), wl_display.sync(3)
-	var ask []byte
-	for i, id := range []uint32{2, 3} {
-		ask = binary.LittleEndian.AppendUint32(ask, 1)
-		ask = binary.LittleEndian.AppendUint32(ask, 12<<16|uint32(1-i))
-		ask = binary.LittleEndian.AppendUint32(ask, id)
-	}
-	for name, open := range dial {
+	t.Cleanup(p.Close)
+	_, dial := carriers(t, p)
+	return dial
+}
+
+// TestWithTheProxy: a client's first words reach a compositor, and its answer comes
+// back, over each carrier.
+func TestWithTheProxy(t *testing.T) {
+	for name, open := range withProxy(t) {
 		c := client(t, open(), "")
-		if err := c.WriteWayland(nil, ask); err != nil {
+		if err := c.WriteWayland(nil, ask()); err != nil {
 			t.Fatal(err)
 		}
-		globals, done := 0, false
-		for !done {
-			f, err := c.Recv()
-			if err != nil {
-				t.Fatalf("%s: %v", name, err)
+		globals := 0
+		err := events(t, c, func(object uint32, _ []byte) bool {
+			if object == 2 {
+				globals++
 			}
-			_, data, err := link.DecodeWayland(f.Payload, link.Host, nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if n, err := wholeMessages(data, len(data)); err != nil || n != len(data) {
-				t.Fatalf("%s: %d of %d bytes are whole messages: %v", name, n, len(data), err)
-			}
-			for ; len(data) > 0; data = data[nextSize(data):] {
-				switch binary.LittleEndian.Uint32(data) {
-				case 2:
-					globals++
-				case 3:
-					done = true
+			return object == 3
+		})
+		if err != nil || globals < 3 {
+			t.Errorf("%s: %d globals, %v", name, globals, err)
+		}
+	}
+}
+
+// TestReasonArrives: a client that the proxy ends gets the events from before, then
+// wl_display.error, then the stream's own word, over each carrier; also when it has
+// not read for a while.
+func TestReasonArrives(t *testing.T) {
+	bad := binary.LittleEndian.AppendUint32(nil, 4242) // an object that does not exist
+	bad = binary.LittleEndian.AppendUint32(bad, 8<<16)
+	for name, open := range withProxy(t) {
+		for _, pause := range []time.Duration{0, 100 * time.Millisecond} {
+			c := client(t, open(), "")
+			send := func(p []byte) {
+				t.Helper()
+				if err := c.WriteWayland(nil, p); err != nil {
+					t.Fatalf("%s: %v", name, err)
 				}
 			}
-		}
-		if globals < 3 {
-			t.Errorf("%s: %d globals", name, globals)
+			send(ask())
+			if pause == 0 { // the first answer has been read
+				if err := events(t, c, func(object uint32, _ []byte) bool { return object == 3 }); err != nil {
+					t.Fatalf("%s: %v", name, err)
+				}
+				send(bad)
+			} else {
+				time.Sleep(pause) // the answer is on its way
+				send(bad)
+				time.Sleep(pause) // so is the error
+			}
+			done, text := pause == 0, ""
+			err := events(t, c, func(object uint32, body []byte) bool {
+				done = done || object == 3
+				if object == 1 && len(body) > 12 {
+					text = string(body[12:])
+				}
+				return false
+			})
+			var remote *link.RemoteError
+			if !done || !strings.Contains(text, "object 4242") || !errors.As(err, &remote) || !strings.Contains(remote.Text, "object 4242") {
+				t.Errorf("%s, pause %v: the sync was answered: %v; wl_display.error %q; then %v", name, pause, done, text, err)
+			}
+			_ = c.Close()
 		}
 	}
 }

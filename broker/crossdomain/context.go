@@ -242,9 +242,15 @@ func (c *Context) serve(run func() error) {
 	c.end()
 }
 
-// fail ends the channel: nothing more is taken from the guest, and what serves it
-// hears err.
+// fail ends the channel both ways, and what serves it hears err.
 func (c *Context) fail(err error) {
+	c.shut()
+	c.refuseMore(err)
+}
+
+// refuseMore takes nothing more from the guest. What serves the channel hears err, and
+// can still tell the guest why.
+func (c *Context) refuseMore(err error) {
 	c.mu.Lock()
 	if c.failed == nil {
 		c.failed = err
@@ -254,7 +260,6 @@ func (c *Context) fail(err error) {
 	writes := c.writes
 	c.writes = map[uint32]*writePipe{}
 	c.mu.Unlock()
-	c.shut()
 	c.in.close(err)
 	for _, w := range writes {
 		w.abandon()
@@ -370,6 +375,9 @@ func (c *Context) nextID() uint32 {
 func (c *Context) takePoll(ctx context.Context) (uint64, error) {
 	if c.open.Err() != nil {
 		return 0, ErrClosed
+	}
+	if err := ctx.Err(); err != nil {
+		return 0, err
 	}
 	select {
 	case hold := <-c.polls:

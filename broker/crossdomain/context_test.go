@@ -504,6 +504,11 @@ func TestPressure(t *testing.T) {
 		t.Errorf("the channel: %v", err)
 	}
 	r.refuse(ErrFlood, sendCmd(MaxIDs, []byte("more")))
+	sent := make(chan error, 1)
+	go func() { sent <- g.Send(t.Context(), proxy.Chunk{Data: []byte("why")}) }()
+	if m := received(t, r.message(), MaxIDs); string(m.data) != "why" || <-sent != nil {
+		t.Errorf("%q, want why the channel ends", m.data)
+	}
 	r.finish <- io.EOF
 	if m := received(t, r.message(), MaxIDs); len(m.ids)+len(m.data) != 0 {
 		t.Errorf("%+v, want the end", m)

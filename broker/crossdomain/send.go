@@ -34,7 +34,7 @@ func (c *Context) send(p []byte) error {
 	if err := c.in.check(len(m.data)); err != nil {
 		if errors.Is(err, ErrFlood) {
 			err = fmt.Errorf("%w: nobody reads, limits %d bytes and %d messages", err, hardBytes, hardMessages)
-			c.fail(&OpError{c.cfg.ID, CmdSend, err})
+			c.refuseMore(&OpError{c.cfg.ID, CmdSend, err})
 		}
 		return err
 	}

@@ -30,6 +30,7 @@ type client struct {
 	log     *zap.Logger
 	ctx     context.Context
 	stop    context.CancelFunc
+	late    context.Context // ends farewell after ctx: for what is sent to the guest
 
 	wakeFD  *dmabuf.FD    // eventfd: the guest's side has something for the host's
 	stopFD  *dmabuf.FD    // eventfd: readable once ctx has ended
@@ -46,6 +47,7 @@ type client struct {
 	spare   wire.Writer // the other half of a double buffer
 	awake   bool        // wakeFD was written and not read yet
 	err     error       // the compositor's last word
+	told    bool        // the compositor's wl_display.error is on its way to the guest
 
 	req     message // the request being handled, by the guest's goroutine
 	evt     message // the event being handled
@@ -69,8 +71,18 @@ func newClient(ctx context.Context, p *Proxy, guest Guest, owner Owner) *client 
 	c.changed = sync.NewCond(&c.mu)
 	c.out.MaxPending, c.spare.MaxPending = 1<<26, 1<<26 // Backlog stops earlier
 	c.ctx, c.stop = context.WithCancel(ctx)
+	c.late = lingering(c.ctx)
 	c.detach = context.AfterFunc(p.ctx, c.stop)
 	return c
+}
+
+// lingering makes a context that ends farewell after ctx does. What is on its way to
+// the guest is not cut off when its client ends, or the last words would come after
+// half a message, or never.
+func lingering(ctx context.Context) context.Context {
+	late, end := context.WithCancel(context.WithoutCancel(ctx))
+	context.AfterFunc(ctx, func() { time.AfterFunc(farewell, end) })
+	return late
 }
 
 // farewell is how long the guest may take to accept the last words.
@@ -169,17 +181,18 @@ func (c *client) sayGoodbye(err error) {
 	if errors.Is(err, io.EOF) {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), farewell)
-	defer cancel()
 	c.mu.Lock()
 	var bad *clientError
-	if errors.As(err, &bad) {
+	switch {
+	case errors.As(err, &bad):
 		proto.WlDisplay(wire.DisplayID).SendError(&c.out, bad.object, bad.code, short(err.Error()))
+	case !c.told && !errors.Is(err, context.Canceled):
+		proto.WlDisplay(wire.DisplayID).SendError(&c.out, wire.DisplayID, codeBroken, short("gpubroker: "+err.Error()))
 	}
 	chunk, ok := c.takeOutput()
 	c.mu.Unlock()
 	if ok {
-		_ = c.guest.Send(ctx, chunk)
+		_ = c.guest.Send(c.late, chunk)
 	}
 	c.guest.Fail(err)
 }

@@ -139,6 +139,7 @@ func displayError(c *client, m *message) error {
 		}
 	}
 	proto.WlDisplay(wire.DisplayID).SendError(&c.out, guest, code, short(text))
+	c.told = true
 	return hostFault("it reports error %d of %v: %s", code, iface, text)
 }
 

@@ -121,7 +121,7 @@ func (c *client) sendOutput() error {
 	if !ok {
 		return nil
 	}
-	err := c.guest.Send(c.ctx, chunk)
+	err := c.guest.Send(c.late, chunk)
 	c.mu.Lock()
 	c.spare.Reset()
 	c.mu.Unlock()

@@ -10,6 +10,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/gpubroker/gpubroker/broker/wayland/proto"
 	"github.com/gpubroker/gpubroker/broker/wayland/wire"
 )
 
@@ -73,8 +74,7 @@ func New(cfg Config) (*Proxy, error) {
 func (p *Proxy) Serve(ctx context.Context, guest Guest, owner Owner) error {
 	c, err := p.admit(ctx, guest, owner)
 	if err != nil {
-		guest.Fail(err)
-		_ = guest.Close()
+		turnAway(guest, err)
 		return err
 	}
 	defer p.busy.Done()
@@ -97,6 +97,17 @@ func (p *Proxy) Serve(ctx context.Context, guest Guest, owner Owner) error {
 		return &OpError{Op: "serve", Object: c.dialect.Name, Err: err}
 	}
 	return nil
+}
+
+// turnAway ends a client that is not served, and tells it why.
+func turnAway(guest Guest, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), farewell)
+	defer cancel()
+	var out wire.Writer
+	proto.WlDisplay(wire.DisplayID).SendError(&out, wire.DisplayID, codeBroken, short("gpubroker: "+err.Error()))
+	_ = guest.Send(ctx, Chunk{Data: out.Unsent()})
+	guest.Fail(err)
+	_ = guest.Close()
 }
 
 // admit registers a client if there may be one more.
