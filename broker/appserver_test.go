@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/gpubroker/gpubroker/broker"
 	"github.com/gpubroker/gpubroker/broker/crossdomain"
@@ -239,7 +240,7 @@ func TestCrossWindow(t *testing.T) {
 }
 
 // importMachine is an import device with a fake guest.
-func importMachine(t *testing.T) (*machine, *broker.Names) {
+func importMachine(t *testing.T, log *zap.Logger) (*machine, *broker.Names) {
 	m := &machine{t: t, resp: make([]byte, 4096)}
 	must := func(err error) {
 		t.Helper()
@@ -257,7 +258,7 @@ func importMachine(t *testing.T) (*machine, *broker.Names) {
 	}
 	m.dev = broker.NewDevice(broker.DeviceConfig{
 		Loop: m.loop, Renderer: virgl.None(relay.Signal), Fences: relay, Sink: headless.New(display.Mode{}),
-		UDMABuf: udmabuf, Import: true, Log: zap.NewNop(),
+		UDMABuf: udmabuf, Import: true, Log: log,
 	})
 	b, err := vhostuser.NewBackend(vhostuser.Config{Device: m.dev, Executor: m.loop})
 	must(err)
@@ -278,7 +279,7 @@ func importMachine(t *testing.T) (*machine, *broker.Names) {
 // TestImportDevice: it offers blobs and nothing else, and what is imported belongs to
 // the client that names it first.
 func TestImportDevice(t *testing.T) {
-	m, names := importMachine(t)
+	m, names := importMachine(t, zap.NewNop())
 	const gpuBits = 1<<virtiogpu.FeatureVirgl | 1<<virtiogpu.FeatureEDID | 1<<virtiogpu.FeatureResourceUUID |
 		1<<virtiogpu.FeatureResourceBlob | 1<<virtiogpu.FeatureContextInit
 	if got := m.FE.Offered() & gpuBits; got != 1<<virtiogpu.FeatureResourceBlob {
@@ -347,5 +348,50 @@ func TestImportDevice(t *testing.T) {
 	closed(t, r)
 	if _, err := names.Open(t.Context(), first, proxy.DeviceGPU, 1); !errors.Is(err, proxy.ErrUnknownResource) {
 		t.Errorf("a GPU that is not there: %v", err)
+	}
+}
+
+// TestImportDetach: Linux detaches the memory of what it imported before it lets go of
+// it. That is refused, since a window may show it, and only said at debug; what is
+// really wrong is a warning.
+func TestImportDetach(t *testing.T) {
+	core, logs := observer.New(zap.DebugLevel)
+	m, names := importMachine(t, zap.New(core))
+	b, err := m.Pages.Scattered(4096)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.WriteAt([]byte{7}, 0)
+	detach := func(id uint32) {
+		t.Helper()
+		if typ, _ := m.do((&virtiogpu.ResourceDetachBacking{ResourceID: id}).Append(nil)); typ.IsOK() {
+			t.Errorf("detached from %d", id)
+		}
+	}
+	m.ok(createBlob(virtiogpu.CtrlHdr{}, 1, virtiogpu.BlobMemGuest, virtiogpu.BlobFlagShareable, 0, 4096, b))
+	r, err := names.Open(t.Context(), proxy.Owner{Token: "a"}, proxy.DeviceImport, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	detach(1)
+	m.ok((&virtiogpu.ResourceUnref{ResourceID: 1}).Append(nil))
+	dst, err := shmfallback.Alloc(1, 1, dmabuf.XRGB8888, "window")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Read(t.Context(), proxy.Layout{Fourcc: dmabuf.XRGB8888, Stride: 4}, display.Rect{W: 1, H: 1}, dst); err != nil || dst.Mem[0] != 7 {
+		t.Errorf("its memory after that: %d, %v", dst.Mem[0], err)
+	}
+	dst.Release()
+	closed(t, r)
+	if n := logs.FilterLevelExact(zap.WarnLevel).Len(); n != 0 {
+		t.Errorf("warnings: %v", logs.All())
+	}
+	if n := logs.FilterMessage("command refused").Len(); n != 1 {
+		t.Errorf("%d lines about it, want 1: %v", n, logs.All())
+	}
+	detach(1) // it is gone
+	if n := logs.FilterLevelExact(zap.WarnLevel).Len(); n != 1 {
+		t.Errorf("%d warnings, want 1: %v", n, logs.All())
 	}
 }

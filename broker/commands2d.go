@@ -239,6 +239,10 @@ func (d *Device) resourceAttachBacking(r *request) error {
 	return nil
 }
 
+// errBlobKeeps answers the guest that wants a blob's memory back before it lets go of
+// the blob, as Linux does whenever it frees one that it imported.
+var errBlobKeeps = fmt.Errorf("%w: a blob keeps its memory until its unref", virtiogpu.ErrUnspec)
+
 func (d *Device) resourceDetachBacking(r *request) error {
 	var c virtiogpu.ResourceDetachBacking
 	if err := c.Decode(r.body); err != nil {
@@ -248,7 +252,10 @@ func (d *Device) resourceDetachBacking(r *request) error {
 	if err != nil {
 		return err
 	}
-	if res.backing == nil || res.blob != nil {
+	if res.blob != nil {
+		return fmt.Errorf("resource %d: %w", res.id, errBlobKeeps)
+	}
+	if res.backing == nil {
 		return fmt.Errorf("%w: resource %d has no backing to detach", virtiogpu.ErrUnspec, res.id)
 	}
 	if res.kind == kind3D {

@@ -163,7 +163,7 @@ func (d *Device) fetch(r *request, c *virtq.Chain, kind virtiogpu.QueueKind) err
 func (d *Device) respond(r *request, c *virtq.Chain, kind virtiogpu.QueueKind, err error) uint32 {
 	if err != nil {
 		d.stats.countError(r.hdr.Type)
-		d.quiet.warn(d.log, "command failed", zap.Stringer("command", r.hdr.Type), zap.Uint32("ctx", r.hdr.CtxID), zap.Error(err))
+		d.logFailed(r, err)
 		d.out = d.out[:0]
 	}
 	if len(d.out) == 0 {
@@ -178,6 +178,16 @@ func (d *Device) respond(r *request, c *virtq.Chain, kind virtiogpu.QueueKind, e
 			zap.Uint64("room", c.WriteLen()), zap.Error(werr))
 	}
 	return c.Written()
+}
+
+// logFailed notes a command that failed; not loudly where Linux is known to send it in
+// the ordinary course of things.
+func (d *Device) logFailed(r *request, err error) {
+	if errors.Is(err, errBlobKeeps) {
+		d.log.Debug("command refused", zap.Stringer("command", r.hdr.Type), zap.Error(err))
+		return
+	}
+	d.quiet.warn(d.log, "command failed", zap.Stringer("command", r.hdr.Type), zap.Uint32("ctx", r.hdr.CtxID), zap.Error(err))
 }
 
 func roundUp(n, to int) int { return (n + to - 1) / to * to }
