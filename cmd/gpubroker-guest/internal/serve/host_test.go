@@ -56,12 +56,17 @@ type guest struct {
 
 func newGuest(t testing.TB, spec string) *guest {
 	t.Helper()
-	dir := t.TempDir()
-	log := slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	tr, why, err := transport.Open(t.Context(), spec, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return serveGuest(t, tr, why)
+}
+
+func serveGuest(t testing.TB, tr transport.Transport, why error) *guest {
+	t.Helper()
+	dir := t.TempDir()
+	log := slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	l, err := guestdisplay.Listen(filepath.Join(dir, "wayland-guest"))
 	if err != nil {
 		t.Fatal(err)
