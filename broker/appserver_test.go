@@ -123,7 +123,8 @@ func (c *crossClient) event(m wire.Message) {
 // proxy ends it, also when it had not read what came before.
 func TestCrossReason(t *testing.T) {
 	comp := waylandtest.New(t, waylandtest.Config{})
-	p, err := proxy.New(proxy.Config{Display: comp.Socket(), Resources: &broker.Names{}, Log: zap.NewNop()})
+	names := &broker.Names{}
+	p, err := proxy.New(proxy.Config{Display: comp.Socket(), Resources: names, Log: zap.NewNop()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -134,6 +135,7 @@ func TestCrossReason(t *testing.T) {
 		},
 	}})
 	t.Cleanup(p.Close)
+	names.GPU = r.dev
 	r.connect(crossdomain.ChannelWayland)
 	c := &crossClient{r: r, globals: map[string]uint32{}}
 	proto.WlDisplay(objDisplay).GetRegistry(&c.out, objRegistry)

@@ -178,7 +178,7 @@ func (c *client) run() error {
 // sayGoodbye sends what is left, and why the connection ends, as far as the guest
 // takes it.
 func (c *client) sayGoodbye(err error) {
-	if errors.Is(err, io.EOF) {
+	if err == nil || errors.Is(err, io.EOF) {
 		return
 	}
 	c.mu.Lock()
