@@ -70,11 +70,10 @@ deb: setup ## a Debian package (out/deb/)
 	@packaging/deb/build.sh
 
 .PHONY: bench
-bench: setup lab $(STEP) ## benchmarks, and windows of guests' programs beside waypipe's
+bench: setup $(STEP) ## benchmarks
 	@rm -rf out/bench
 	@$(STEP) -report out/bench/report.json -test bench -- env CGO_ENABLED=0 \
 		go test -p 1 -run '^$$' -bench . -benchmem ./...
-	@$(STEP) -report out/bench/report.json link -- go run ./testing/cmd/linkbench
 
 .PHONY: lint
 lint: setup ## gofmt, vet with and without cgo, staticcheck
