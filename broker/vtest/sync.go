@@ -14,7 +14,7 @@ import (
 const (
 	maxQueues     = 64   // sync queues, as in virgl_test_server
 	maxSyncsHeld  = 4096 // syncs at a time
-	maxWaits      = 1024 // waits at a time
+	maxWaits      = 256  // waits at a time: a descriptor each
 	maxWorkQueued = 4096 // batches whose work is unfinished
 )
 
@@ -61,12 +61,8 @@ func (s *syncs) set(v SyncValue) {
 		return
 	}
 	s.values[v.ID] = v.Value
-	now := time.Now()
+	s.expire()
 	s.waits = slices.DeleteFunc(s.waits, func(w *syncWait) bool {
-		if !w.until.IsZero() && w.until.Before(now) {
-			_ = w.fd.Close()
-			return true
-		}
 		before := len(w.left)
 		w.left = slices.DeleteFunc(w.left, func(l SyncValue) bool { return l.ID == v.ID && l.Value <= v.Value })
 		if len(w.left) == 0 || w.any && len(w.left) < before {
@@ -75,6 +71,18 @@ func (s *syncs) set(v SyncValue) {
 			return true
 		}
 		return false
+	})
+}
+
+// expire forgets the waits whose time is over.
+func (s *syncs) expire() {
+	now := time.Now()
+	s.waits = slices.DeleteFunc(s.waits, func(w *syncWait) bool {
+		over := !w.until.IsZero() && w.until.Before(now)
+		if over {
+			_ = w.fd.Close()
+		}
+		return over
 	})
 }
 
@@ -160,6 +168,7 @@ func (c *client) syncWait(m *message) error {
 			w.left = append(w.left, want)
 		}
 	}
+	c.syncs.expire()
 	ready := len(w.left) == 0 || w.any && len(w.left) < n
 	if !ready && timeout > 0 && len(c.syncs.waits) >= maxWaits {
 		return fmt.Errorf("%d waits: %w %d", len(c.syncs.waits), ErrLimit, maxWaits)

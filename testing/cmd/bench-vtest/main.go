@@ -25,6 +25,7 @@ type options struct {
 	scenes   string
 	size     string
 	baseline bool
+	glmark   bool
 	out      string
 }
 
@@ -35,6 +36,7 @@ func main() {
 	flag.StringVar(&o.scenes, "scenes", "build:use-vbo=false,build:use-vbo=true,texture,shading,bump,effect2d,desktop,buffer", "glmark2's `SCENES`, with commas")
 	flag.StringVar(&o.size, "size", "800x600", "of the window, `WxH`")
 	flag.BoolVar(&o.baseline, "direct", true, "also draw without a server, as the limit")
+	flag.BoolVar(&o.glmark, "glmark2", true, "with glmark2")
 	flag.StringVar(&o.out, "out", filepath.Join("out", "bench", "vtest.json"), "`FILE` of the report")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -70,12 +72,6 @@ func run(ctx context.Context, o *options) (err error) {
 		return err
 	}
 	defer func() { _ = theirs.Stop() }()
-	weston, err := root.Weston(ctx, lab.WestonOptions{})
-	if err != nil {
-		return err
-	}
-	defer weston.Stop()
-
 	servers := []*virpipe.Server{ours, theirs}
 	if o.baseline {
 		servers = append(servers, virpipe.Direct())
@@ -85,21 +81,39 @@ func run(ctx context.Context, o *options) (err error) {
 		args = append(args, "-b", s+":duration="+fmt.Sprint(o.seconds))
 	}
 	args = append(args, "--size", o.size, "--swap-mode", "immediate")
+	draw := func(*virpipe.Server) ([]virpipe.Scene, error) { return nil, nil }
+	if o.glmark {
+		weston, err := root.Weston(ctx, lab.WestonOptions{})
+		if err != nil {
+			return err
+		}
+		defer weston.Stop()
+		draw = func(s *virpipe.Server) ([]virpipe.Scene, error) {
+			out, err := virpipe.Glmark(ctx, root, s, weston, args...)
+			if err != nil {
+				return nil, err
+			}
+			if got := strings.Contains(out, "GL_RENDERER:    virgl"); got == (s.Socket == "") {
+				return nil, fmt.Errorf("%s: glmark2 drew with another renderer:\n%s", s.Name, out)
+			}
+			return virpipe.ParseGlmark(out)
+		}
+	}
 	b := newBench(root, o)
 	for round := range o.rounds {
 		for i := range servers {
 			s := servers[(round+i)%len(servers)] // nobody is always first
 			fmt.Printf("round %d of %d: %s\n", round+1, o.rounds, s.Name)
-			out, err := virpipe.Glmark(ctx, root, s, weston, args...)
+			scenes, err := draw(s)
 			if err != nil {
 				return err
 			}
-			if got := strings.Contains(out, "GL_RENDERER:    virgl"); got == (s.Socket == "") {
-				return fmt.Errorf("%s: glmark2 drew with another renderer:\n%s", s.Name, out)
+			b.add(s.Name, scenes)
+			if s.Socket == "" {
+				continue
 			}
-			scenes, err := virpipe.ParseGlmark(out)
-			if err != nil {
-				return err
+			if scenes, err = frames(s, o.seconds); err != nil {
+				return fmt.Errorf("%s: %w", s.Name, err)
 			}
 			b.add(s.Name, scenes)
 		}

@@ -27,6 +27,8 @@ type Report struct {
 	Size     string            `json:"size"`
 	Versions map[string]string `json:"versions"`
 	Scenes   []SceneReport     `json:"scenes"`
+	// Frames are not glmark2's, and not in the ratio.
+	Frames SceneReport `json:"frames"`
 }
 
 // SceneReport is one scene.
@@ -52,6 +54,14 @@ func newBench(root *lab.Root, o *options) *bench {
 
 func (b *bench) add(server string, scenes []virpipe.Scene) {
 	for _, s := range scenes {
+		if s.Name == FramesName {
+			f := &b.rep.Frames
+			if f.Name == "" {
+				*f = SceneReport{Name: s.Name, FPS: map[string][]float64{}, Median: map[string]float64{}}
+			}
+			f.FPS[server] = append(f.FPS[server], s.FPS)
+			continue
+		}
 		i, ok := b.index[s.Name]
 		if !ok {
 			i = len(b.rep.Scenes)
@@ -68,24 +78,31 @@ func (b *bench) report(ours, theirs string) *Report {
 	logs := make([]float64, r.Rounds)
 	whole := 0.0
 	for i := range r.Scenes {
-		s := &r.Scenes[i]
-		for name, fps := range s.FPS {
-			s.Median[name] = median(fps)
-		}
-		s.Ratio = s.Median[ours] / s.Median[theirs]
-		var ratios []float64
-		for round := range min(len(s.FPS[ours]), len(s.FPS[theirs])) {
-			q := s.FPS[ours][round] / s.FPS[theirs][round]
-			ratios = append(ratios, q)
+		for round, q := range r.Scenes[i].compare(ours, theirs) {
 			logs[round] += math.Log(q)
 		}
-		s.Low, s.High = slices.Min(ratios), slices.Max(ratios)
-		whole += math.Log(s.Ratio)
+		whole += math.Log(r.Scenes[i].Ratio)
 	}
+	r.Frames.compare(ours, theirs)
 	n := float64(len(r.Scenes))
+	if n == 0 {
+		return r
+	}
 	r.Ratio, r.Low, r.High = math.Exp(whole/n), math.Exp(slices.Min(logs)/n), math.Exp(slices.Max(logs)/n)
 	r.Met = r.Ratio >= r.Target
 	return r
+}
+
+// compare fills in the medians and ratios, and returns those of each round.
+func (s *SceneReport) compare(ours, theirs string) (ratios []float64) {
+	for name, fps := range s.FPS {
+		s.Median[name] = median(fps)
+	}
+	for round := range min(len(s.FPS[ours]), len(s.FPS[theirs])) {
+		ratios = append(ratios, s.FPS[ours][round]/s.FPS[theirs][round])
+	}
+	s.Ratio, s.Low, s.High = s.Median[ours]/s.Median[theirs], slices.Min(ratios), slices.Max(ratios)
+	return ratios
 }
 
 func median(list []float64) float64 {
@@ -99,7 +116,7 @@ func median(list []float64) float64 {
 func (r *Report) print(w io.Writer) {
 	t := tabwriter.NewWriter(w, 2, 8, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(t, "gpubroker\tvirgl_test_server\tllvmpipe\tratio\tfrom\tto\t scene")
-	for _, s := range r.Scenes {
+	for _, s := range append(slices.Clone(r.Scenes), r.Frames) {
 		fmt.Fprintf(t, "%.1f\t%.1f\t%.1f\t%.2f\t%.2f\t%.2f\t %s\n", s.Median["gpubroker"], s.Median["virgl_test_server"], s.Median["llvmpipe"], s.Ratio, s.Low, s.High, s.Name)
 	}
 	fmt.Fprintf(t, "\t\t\t%.2f\t%.2f\t%.2f\t geometric mean; target %.1f, met: %v\n", r.Ratio, r.Low, r.High, r.Target, r.Met)
