@@ -17,9 +17,9 @@ import (
 	"github.com/gpubroker/gpubroker/virgl/virglcmd"
 )
 
-// TestReal: with libvirglrenderer, clients of all versions draw at once, and each sees
-// what it drew.
-func TestReal(t *testing.T) {
+// serveReal serves clients with libvirglrenderer until the test's end.
+func serveReal(t testing.TB) (path string, srv *broker.Vtest) {
+	t.Helper()
 	t.Setenv("LIBGL_ALWAYS_SOFTWARE", "1")
 	loop, err := broker.NewLoop()
 	if err != nil {
@@ -35,8 +35,8 @@ func TestReal(t *testing.T) {
 		}
 		t.Fatal(err)
 	}
-	path := filepath.Join(t.TempDir(), "vtest")
-	srv, err := broker.ListenVtest(broker.VtestConfig{Path: path, Loop: loop, Renderer: rend, Fences: relay, Log: zap.NewNop()})
+	path = filepath.Join(t.TempDir(), "vtest")
+	srv, err = broker.ListenVtest(broker.VtestConfig{Path: path, Loop: loop, Renderer: rend, Fences: relay, Log: zap.NewNop()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,6 +56,13 @@ func TestReal(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	return path, srv
+}
+
+// TestReal: with libvirglrenderer, clients of all versions draw at once, and each sees
+// what it drew.
+func TestReal(t *testing.T) {
+	path, srv := serveReal(t)
 	var wg sync.WaitGroup
 	for i, version := range []uint32{0, 2, 2, 3} {
 		wg.Go(func() {
