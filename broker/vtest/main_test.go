@@ -6,4 +6,7 @@ import (
 	"github.com/gpubroker/gpubroker/dmabuf/fdtest"
 )
 
-func TestMain(m *testing.M) { fdtest.Main(m) }
+func TestMain(m *testing.M) {
+	drawIfAsked()
+	fdtest.Main(m)
+}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"image"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -143,6 +145,33 @@ func TestPictures(t *testing.T) {
 		})
 	}
 	t.Run("rest", func(t *testing.T) {}) // the parallel ones end before the cleanup
+}
+
+// TestDraw: programs that draw without a window at once, each in its colours, see the
+// right pixels.
+func TestDraw(t *testing.T) {
+	root := labtest.Root(t)
+	s := start(t, root)
+	program := filepath.Join(t.TempDir(), "gldraw")
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", program, "github.com/gpubroker/gpubroker/testing/cmd/gldraw")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	var wg sync.WaitGroup
+	for i := range 4 {
+		wg.Go(func() {
+			cmd := s.Command(ctx, root, nil, []string{filepath.Dir(program)}, program, "-frames", "100", "-seed", fmt.Sprint(60*i+1))
+			out, err := cmd.CombinedOutput()
+			if err != nil || !strings.Contains(string(out), "GL_RENDERER: virgl") || !strings.Contains(string(out), "100 frames are right") {
+				t.Errorf("program %d: %v\n%s", i, err, out)
+			}
+		})
+	}
+	wg.Wait()
+	atRest(t, s)
 }
 
 // TestInfo: what the driver says of itself.

@@ -1,0 +1,24 @@
+// Command gldraw draws with OpenGL ES without a window and says whether the pixels are
+// right.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+
+	"github.com/gpubroker/gpubroker/testing/virpipe/gldraw"
+)
+
+func main() {
+	frames := flag.Int("frames", 20, "how many `FRAMES`")
+	seed := flag.Uint("seed", 1, "`N` that tells programs apart, to 255")
+	flag.Parse()
+	renderer, err := gldraw.Draw(*frames, byte(*seed))
+	fmt.Println("GL_RENDERER:", renderer)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "gldraw:", err)
+		os.Exit(1)
+	}
+	fmt.Println(*frames, "frames are right")
+}
