@@ -3,6 +3,7 @@ package broker
 import (
 	"errors"
 
+	"github.com/gpubroker/gpubroker/broker/keep"
 	"github.com/gpubroker/gpubroker/broker/vhostuser"
 	"github.com/gpubroker/gpubroker/dmabuf"
 )
@@ -27,7 +28,7 @@ func (a *Activated) Close() {
 // to each input device.
 func (c *Config) checkSockets() error {
 	ways := 0
-	for _, given := range []bool{c.Socket != "", c.FD != nil, c.Activated.GPU != nil} {
+	for _, given := range []bool{c.Socket != "", c.FD != nil, c.Activated.GPU != nil, c.Keep != nil} {
 		if given {
 			ways++
 		}
@@ -48,6 +49,8 @@ func (c *Config) checkSockets() error {
 // listen makes the listener for QEMU, unless there is a connected socket.
 func (s *Server) listen() (err error) {
 	switch {
+	case s.cfg.Keep != nil:
+		s.ln = s.cfg.Keep.Listener(keep.GPU)
 	case s.cfg.Socket != "":
 		s.ln, err = vhostuser.Listen(s.cfg.Socket)
 	case s.cfg.Activated.GPU != nil:

@@ -10,6 +10,7 @@ import (
 
 	"github.com/gpubroker/gpubroker/broker/apps"
 	"github.com/gpubroker/gpubroker/broker/crossdomain"
+	"github.com/gpubroker/gpubroker/broker/keep"
 	"github.com/gpubroker/gpubroker/broker/wayland"
 	"github.com/gpubroker/gpubroker/broker/wayland/proxy"
 	"github.com/gpubroker/gpubroker/dmabuf"
@@ -43,7 +44,7 @@ type appServer struct {
 }
 
 // newAppServer makes the proxy and the import device. The names' GPU comes later.
-func newAppServer(cfg *AppsConfig, udmabuf *dmabuf.UDMABuf, log *zap.Logger) (a *appServer, err error) {
+func newAppServer(cfg *AppsConfig, udmabuf *dmabuf.UDMABuf, kept *keep.Worker, log *zap.Logger) (a *appServer, err error) {
 	a = &appServer{names: &Names{}}
 	defer func() {
 		if err != nil {
@@ -68,7 +69,7 @@ func newAppServer(cfg *AppsConfig, udmabuf *dmabuf.UDMABuf, log *zap.Logger) (a 
 		return nil, err
 	}
 	if cfg.ImportSocket != "" {
-		if a.imp, err = newImportDevice(cfg.ImportSocket, udmabuf, log.Named("import")); err != nil {
+		if a.imp, err = newImportDevice(cfg.ImportSocket, udmabuf, kept, log.Named("import")); err != nil {
 			return nil, err
 		}
 		a.names.Import, a.share = a.imp.dev, udmabuf != nil

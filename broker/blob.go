@@ -99,6 +99,7 @@ func (d *Device) resourceCreateBlob(r *request) error {
 		return err
 	}
 	d.resources[res.id] = res
+	d.keepCreated(res, r.body)
 	return nil
 }
 
@@ -278,6 +279,7 @@ func (d *Device) setScanoutBlob(r *request) error {
 		}
 	}
 	d.setPicture(int(c.ScanoutID), d.picture(res, l), display.Rect{X: c.R.X, Y: c.R.Y, W: c.R.Width, H: c.R.Height})
+	d.cfg.Page.SetHead(int(c.ScanoutID), r.body)
 	return nil
 }
 

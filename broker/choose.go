@@ -33,6 +33,12 @@ func startRenderer(loop *Loop, cfg *Config, relay *FenceRelay) (virgl.Renderer, 
 	if cfg.Virgl == VirglOff {
 		return virgl.None(relay.Signal), nil
 	}
+	if cfg.Renderer != nil {
+		var r virgl.Renderer
+		var err error
+		loop.Call(func() { r, err = cfg.Renderer(relay.Signal) })
+		return r, err
+	}
 	var errs []error
 	for _, node := range candidateNodes(cfg.RenderNode) {
 		var r virgl.Renderer

@@ -96,6 +96,7 @@ func (d *Device) resourceCreate2D(r *request) error {
 		return err
 	}
 	d.resources[res.id] = res
+	d.keepCreated(res, r.body)
 	return nil
 }
 
@@ -173,6 +174,7 @@ func (d *Device) destroyResource(res *resource, why error) {
 		d.lingering[res] = struct{}{}
 	}
 	delete(d.resources, res.id)
+	d.keepGone(res)
 }
 
 // keep makes what those who have a resource open may still ask for, while the
@@ -236,6 +238,7 @@ func (d *Device) resourceAttachBacking(r *request) error {
 		}
 	}
 	res.backing = backing
+	d.keepAttached(res, r.body)
 	return nil
 }
 
@@ -263,6 +266,7 @@ func (d *Device) resourceDetachBacking(r *request) error {
 	}
 	res.backing.Close()
 	res.backing = nil
+	d.keepAttached(res, nil)
 	return nil
 }
 
@@ -362,6 +366,7 @@ func (d *Device) resourceAssignUUID(r *request) error {
 		return err
 	}
 	resp := virtiogpu.ResourceUUID{CtrlHdr: r.hdr.Reply(virtiogpu.RespOKResourceUUID), UUID: res.assignUUID()}
+	d.keepResource(res)
 	d.out = resp.Append(d.out)
 	return nil
 }

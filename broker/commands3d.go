@@ -350,5 +350,6 @@ func (d *Device) promote(res *resource) error {
 	res.buf.Release()
 	res.buf = nil
 	res.kind = kind3D
+	d.keepResource(res)
 	return nil
 }

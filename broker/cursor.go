@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"encoding/binary"
 	"fmt"
 
 	"github.com/gpubroker/gpubroker/broker/display"
@@ -21,6 +22,7 @@ const maxCursor = 512
 type cursorState struct {
 	shown bool
 	pic   display.Cursor
+	cmd   [virtiogpu.SizeUpdateCursor]byte // that shows it
 }
 
 func (d *Device) cursorHead(scanout uint32) (int, error) {
@@ -59,6 +61,8 @@ func (d *Device) updateCursor(r *request) error {
 		return fmt.Errorf("%w: %w", virtiogpu.ErrUnspec, err)
 	}
 	s.shown = true
+	copy(s.cmd[:], r.body)
+	d.cfg.Page.SetCursor(head, s.cmd[:])
 	d.sink.ShowCursor(p)
 	return nil
 }
@@ -100,6 +104,10 @@ func (d *Device) moveCursor(r *request) error {
 	s := &d.cursors[head]
 	s.pic.X, s.pic.Y = int32(c.X), int32(c.Y)
 	if s.shown {
+		const x, y = virtiogpu.SizeCtrlHdr + 4, virtiogpu.SizeCtrlHdr + 8
+		binary.LittleEndian.PutUint32(s.cmd[x:], c.X)
+		binary.LittleEndian.PutUint32(s.cmd[y:], c.Y)
+		d.cfg.Page.SetCursor(head, s.cmd[:])
 		d.sink.MoveCursor(head, s.pic.X, s.pic.Y)
 	}
 	return nil
@@ -111,5 +119,6 @@ func (d *Device) hideCursor(head int) {
 		return
 	}
 	s.shown = false
+	d.cfg.Page.SetCursor(head, nil)
 	d.sink.ShowCursor(&display.Cursor{Head: head})
 }

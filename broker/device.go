@@ -11,6 +11,7 @@ import (
 	"github.com/gpubroker/gpubroker/broker/display"
 	"github.com/gpubroker/gpubroker/broker/guestmem"
 	"github.com/gpubroker/gpubroker/broker/input"
+	"github.com/gpubroker/gpubroker/broker/keep"
 	"github.com/gpubroker/gpubroker/broker/vhostuser"
 	"github.com/gpubroker/gpubroker/broker/virtiogpu"
 	"github.com/gpubroker/gpubroker/broker/virtq"
@@ -56,7 +57,11 @@ type DeviceConfig struct {
 	// Import says that this is the device that imports guest memory: no scanouts, no
 	// contexts, and a resource belongs to the first client that names it.
 	Import bool
-	Log    *zap.Logger
+	// Keep, if set, keeps what must outlive this process; Page is where the device says
+	// what it does.
+	Keep *keep.Scope
+	Page *keep.Page
+	Log  *zap.Logger
 }
 
 // FenceRelay stands between the renderer, which needs its fence function before
@@ -73,6 +78,7 @@ func (r *FenceRelay) Signal(ctx, id uint32) {
 var (
 	_ vhostuser.Device      = (*Device)(nil)
 	_ vhostuser.ChannelUser = (*Device)(nil)
+	_ vhostuser.Restorer    = (*Device)(nil)
 )
 
 // Device is the virtio-gpu device of one VM; it implements vhostuser.Device.
@@ -135,6 +141,7 @@ type Device struct {
 
 	running     sync.WaitGroup // goroutines of cross-domain contexts
 	warnedSmall bool
+	restoring   bool // Restore runs
 }
 
 // queue is one virtqueue while it runs.
@@ -248,6 +255,7 @@ func (d *Device) QueueStart(index int, q *virtq.Queue, kick *dmabuf.FD, fresh bo
 		d.reclaim()
 		d.completeFences() // what cross-domain contexts released meanwhile
 	}
+	d.inherit(q, virtiogpu.QueueKind(index))
 	d.cfg.Loop.Watch(kick.Int(), u.serve)
 	d.cfg.Loop.Again() // a kick may have come while nobody watched
 	d.log.Debug("queue started", zap.Int("queue", index), zap.Bool("fresh", fresh))

@@ -7,6 +7,7 @@ import (
 
 	"github.com/gpubroker/gpubroker/broker/display"
 	"github.com/gpubroker/gpubroker/broker/headless"
+	"github.com/gpubroker/gpubroker/broker/keep"
 	"github.com/gpubroker/gpubroker/broker/vhostuser"
 	"github.com/gpubroker/gpubroker/dmabuf"
 	"github.com/gpubroker/gpubroker/virgl"
@@ -25,25 +26,34 @@ type importDevice struct {
 
 // newImportDevice listens at path. udmabuf may be nil: then what is imported is
 // copied.
-func newImportDevice(path string, udmabuf *dmabuf.UDMABuf, log *zap.Logger) (m *importDevice, err error) {
+func newImportDevice(path string, udmabuf *dmabuf.UDMABuf, kept *keep.Worker, log *zap.Logger) (m *importDevice, err error) {
 	m = &importDevice{log: log}
 	defer func() {
 		if err != nil {
 			m.close()
 		}
 	}()
-	if m.ln, err = vhostuser.Listen(path); err != nil {
+	if kept.Has(keep.Import) {
+		m.ln = kept.Listener(keep.Import)
+	} else if m.ln, err = vhostuser.Listen(path); err != nil {
 		return nil, err
 	}
 	if m.loop, err = NewLoop(); err != nil {
 		return nil, err
 	}
 	relay := &FenceRelay{}
-	m.dev = NewDevice(DeviceConfig{
+	dc := DeviceConfig{
 		Loop: m.loop, Renderer: virgl.None(relay.Signal), Fences: relay, Sink: headless.New(display.Mode{}),
 		UDMABuf: udmabuf, Import: true, Log: log,
-	})
-	m.back, err = vhostuser.NewBackend(vhostuser.Config{Device: m.dev, Executor: m.loop, Log: log})
+	}
+	vc := vhostuser.Config{Executor: m.loop, Log: log}
+	if kept.Has(keep.Import) {
+		dc.Keep = kept.Scope(keep.Import)
+		kept.Config(keep.Import, &vc)
+	}
+	m.dev = NewDevice(dc)
+	vc.Device = m.dev
+	m.back, err = vhostuser.NewBackend(vc)
 	return m, err
 }
 

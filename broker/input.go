@@ -7,16 +7,18 @@ import (
 
 	"github.com/gpubroker/gpubroker/broker/display"
 	"github.com/gpubroker/gpubroker/broker/input"
+	"github.com/gpubroker/gpubroker/broker/keep"
 )
 
 // listenInput makes the input devices' sockets, if there are to be any.
 func (s *Server) listenInput() (err error) {
 	a := &s.cfg.Activated
-	if s.cfg.InputSocket == "" && s.cfg.TouchSocket == "" && a.Input == nil && a.Touch == nil {
+	k := s.cfg.Keep
+	if s.cfg.InputSocket == "" && s.cfg.TouchSocket == "" && a.Input == nil && a.Touch == nil && !k.Has(keep.Input) && !k.Has(keep.Touch) {
 		return nil
 	}
 	s.input, err = input.NewServer(input.Config{
-		Socket: s.cfg.InputSocket, TouchSocket: s.cfg.TouchSocket, SocketFD: a.Input, TouchFD: a.Touch, Log: s.log.Named("input"),
+		Keep: k, Socket: s.cfg.InputSocket, TouchSocket: s.cfg.TouchSocket, SocketFD: a.Input, TouchFD: a.Touch, Log: s.log.Named("input"),
 	})
 	a.Input, a.Touch = nil, nil
 	return err

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/gpubroker/gpubroker/broker/keep"
 	"github.com/gpubroker/gpubroker/dmabuf"
 )
 
@@ -29,6 +30,7 @@ type Loop struct {
 	fds     []unix.PollFd
 	watches []watch
 	again   bool
+	page    *keep.Page // nil: nobody watches
 }
 
 type watch struct {
@@ -115,6 +117,10 @@ func (l *Loop) Unwatch(fd int) {
 	}
 }
 
+// SetPage has the thread say on a page that it comes around. Called on the render
+// thread.
+func (l *Loop) SetPage(p *keep.Page) { l.page = p }
+
 // Again makes the next poll return at once and call every watch: for work that
 // was cut short so that others get a turn. Called on the render thread.
 func (l *Loop) Again() { l.again = true }
@@ -172,7 +178,10 @@ func (l *Loop) poll() {
 	if again {
 		timeout, l.again = 0, false
 	}
-	if _, err := unix.Poll(l.fds, timeout); err != nil {
+	l.page.Idle(true)
+	_, err := unix.Poll(l.fds, timeout)
+	l.page.Idle(false)
+	if err != nil {
 		if errors.Is(err, unix.EINTR) {
 			return
 		}

@@ -1,6 +1,11 @@
 package broker
 
-import "github.com/gpubroker/gpubroker/broker/metrics"
+import (
+	"strconv"
+
+	"github.com/gpubroker/gpubroker/broker/metrics"
+	"github.com/gpubroker/gpubroker/broker/virtiogpu"
+)
 
 // snapshot is the status as package metrics shows it. Any goroutine but the render
 // thread.
@@ -15,6 +20,15 @@ func (s *Server) snapshot() metrics.Snapshot {
 		Contexts: st.Counts.Contexts, Scanouts: st.Counts.Scanouts,
 		WindowSize: st.Window.Size, WindowUsed: st.Window.Used, Mappings: st.Window.Placements, MappingsLimit: st.Window.Limit,
 		FlushToCommit: st.FlushToCommit.Distribution, Commands: map[string]metrics.Command{},
+	}
+	if h := st.Worker; h != nil {
+		out.Supervised, out.WorkerDeaths, out.Quarantine = true, h.Restarts, h.Quarantine
+		if d := h.Last; d != nil {
+			out.LastDeath = metrics.Death{Cause: d.Cause, Context: strconv.FormatUint(uint64(d.Context), 10), Name: d.Name}
+			if d.Command != 0 {
+				out.LastDeath.Command = virtiogpu.Type(d.Command).String()
+			}
+		}
 	}
 	for name, c := range st.ByCommand {
 		out.Commands[name] = metrics.Command{Served: c.Served, Failed: c.Failed}

@@ -53,6 +53,7 @@ func (d *Device) setScanout(r *request) error {
 			c.R.Width, c.R.Height, c.R.X, c.R.Y, res.id, res.args.Width, res.args.Height)
 	}
 	d.setPicture(head, d.picture(res, res.layout()), display.Rect{X: c.R.X, Y: c.R.Y, W: c.R.Width, H: c.R.Height})
+	d.cfg.Page.SetHead(head, r.body)
 	return nil
 }
 
@@ -87,6 +88,7 @@ func (d *Device) disableHead(head int) {
 		return
 	}
 	d.unlink(head)
+	d.cfg.Page.SetHead(head, nil)
 	s := &d.scanouts[head]
 	*s = scanout{serial: s.serial, presented: s.serial, shown: s.serial}
 	d.frameShown(head, s.serial)

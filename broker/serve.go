@@ -30,6 +30,8 @@ type request struct {
 	// hold, if not 0, is the number under which a cross-domain context holds the
 	// fence back.
 	hold uint64
+	// again says that a process died over it before.
+	again bool
 }
 
 // serve drains a queue. It is the watch of the queue's kick eventfd. It reports
@@ -93,7 +95,9 @@ func (d *Device) serveChain(q *virtq.Queue, kind virtiogpu.QueueKind) {
 	*r = request{}
 	err := d.fetch(r, c, kind)
 	if err == nil {
+		d.enter(r)
 		err = d.dispatch(r)
+		d.cfg.Page.Leave()
 	}
 	if len(d.namings) > 0 {
 		d.retryNamings()
@@ -119,6 +123,7 @@ func (d *Device) complete(q *virtq.Queue, r *request, head uint16, written uint3
 		if t := d.timelineOf(&r.hdr); !done || !t.empty() {
 			t.push(fence{ctx: r.fenceCtx, id: r.fence, head: head, written: written, done: done,
 				hold: r.hold, shown: r.serial != 0, screen: r.screen, serial: r.serial})
+			q.Answered(head, written)
 			return
 		}
 	}

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 
 	"go.uber.org/zap"
 
 	"github.com/gpubroker/gpubroker/broker/display"
 	"github.com/gpubroker/gpubroker/broker/input"
+	"github.com/gpubroker/gpubroker/broker/keep"
 	"github.com/gpubroker/gpubroker/broker/metrics"
 	"github.com/gpubroker/gpubroker/broker/qemudisplay"
 	"github.com/gpubroker/gpubroker/broker/vhostuser"
@@ -26,8 +28,14 @@ type Config struct {
 	FD     *dmabuf.FD
 	// Activated are listening sockets instead (ownership passes).
 	Activated Activated
+	// Keep makes this the worker of a supervisor, which passes the front-ends on; it
+	// stays the caller's.
+	Keep *keep.Worker
 
-	Virgl      VirglMode
+	Virgl VirglMode
+	// Renderer, if set, makes the renderer instead: on the render thread, with the function
+	// that hears of its fences.
+	Renderer   func(virgl.Fences) (virgl.Renderer, error)
 	RenderNode string // empty: the first that works, else surfaceless
 
 	Display        string // "wayland", "qemu", "headless", "none" (then Heads is 0) or "auto"
@@ -89,6 +97,10 @@ func NewServer(cfg Config) (_ *Server, err error) {
 	if m := cfg.HostMem; m&(m-1) != 0 || m != 0 && m < 1<<20 {
 		return nil, fmt.Errorf("broker: --hostmem %d: want a power of two from 1M on, or 0", m)
 	}
+	if cfg.Keep != nil && cfg.Keep.History().Quarantine {
+		cfg.Virgl = VirglOff
+		cfg.Log.Warn("3D is off: it killed too many workers of this VM")
+	}
 	s := &Server{cfg: cfg, log: cfg.Log}
 	defer func() {
 		if err != nil {
@@ -127,6 +139,10 @@ func NewServer(cfg Config) (_ *Server, err error) {
 		Loop: s.loop, Renderer: rend, Fences: relay, Sink: s.sink, SetDisplaySocket: setSocket,
 		Heads: cfg.Heads, HostMem: cfg.HostMem, Limits: cfg.Limits, Log: s.log,
 	}
+	if cfg.Keep != nil {
+		dc.Keep, dc.Page = cfg.Keep.Scope(keep.GPU), cfg.Keep.Page()
+		s.loop.Call(func() { s.loop.SetPage(dc.Page) }) // not while the renderer starts, which may take long
+	}
 	if s.input != nil {
 		dc.HeadSizes = s.input.SetHeads
 		if s.sink.Name() != "wayland" {
@@ -143,7 +159,7 @@ func NewServer(cfg Config) (_ *Server, err error) {
 		dc.Alloc2D = s.gbm
 	}
 	if cfg.Apps != nil {
-		if s.apps, err = newAppServer(cfg.Apps, s.udmabuf, s.log); err != nil {
+		if s.apps, err = newAppServer(cfg.Apps, s.udmabuf, cfg.Keep, s.log); err != nil {
 			return nil, err
 		}
 		dc.Apps = s.apps.channels()
@@ -173,7 +189,11 @@ func NewServer(cfg Config) (_ *Server, err error) {
 // goroutine but the render thread.
 func (s *Server) Status(table bool) Status {
 	st := s.dev.Status(table)
-	st.Version = s.cfg.Version
+	st.Version, st.PID = s.cfg.Version, os.Getpid()
+	if s.cfg.Keep != nil {
+		h := s.cfg.Keep.History()
+		st.Worker = &h
+	}
 	s.apps.status(&st)
 	if s.vtest != nil {
 		st.Vtest = s.vtest.Status()
@@ -201,9 +221,16 @@ func (s *Server) runGPU(ctx context.Context) error {
 		vc.Shmem = &vhostuser.ShmemConfig{}
 		vc.Shmem.Sizes[virtiogpu.ShmIDHostVisible] = s.cfg.HostMem
 	}
+	if s.cfg.Keep != nil {
+		s.cfg.Keep.Config(keep.GPU, &vc)
+	}
 	b, err := vhostuser.NewBackend(vc)
 	if err != nil {
 		return err
+	}
+	if s.cfg.Keep != nil {
+		s.cfg.Keep.Ready()
+		return b.Run(ctx, s.ln)
 	}
 	if s.cfg.FD == nil {
 		s.log.Info("listening", zap.String("socket", s.ln.Path()))

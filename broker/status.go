@@ -5,6 +5,7 @@ import (
 	"sort"
 
 	"github.com/gpubroker/gpubroker/broker/display"
+	"github.com/gpubroker/gpubroker/broker/keep"
 	"github.com/gpubroker/gpubroker/broker/virtiogpu"
 	"github.com/gpubroker/gpubroker/broker/wayland/proxy"
 )
@@ -28,9 +29,11 @@ type Latency struct {
 // Status is what the control socket answers: counters and the resource table.
 type Status struct {
 	Version   string         `json:"version"`
+	PID       int            `json:"pid"` // of the process that serves; a supervisor's worker
 	Renderer  RendererStatus `json:"renderer"`
 	Display   string         `json:"display"`
-	Connected bool           `json:"connected"` // a front-end is being served
+	Worker    *keep.History  `json:"worker,omitempty"` // of a supervised broker: those before this one
+	Connected bool           `json:"connected"`        // a front-end is being served
 	Frames    Frames         `json:"frames"`
 	// Tiers counts frames by how their pixels reached the display: dmabuf, udmabuf,
 	// shared, shm, copy (docs/architecture.md).

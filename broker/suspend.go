@@ -18,6 +18,7 @@ type suspended struct {
 	hdr   virtiogpu.CtrlHdr
 	chain virtq.Chain
 	done  bool // answered
+	again bool // as in request
 	// atStop, if set, makes the answer if the queue stops first.
 	atStop func(*virtiogpu.CtrlHdr) []byte
 }

@@ -169,6 +169,9 @@ func (d *Device) mapped(cmd *suspended, res *resource, p *placement, info uint32
 		d.resume(cmd, fmt.Errorf("%w: %w", virtiogpu.ErrOutOfMemory, err), nil)
 		return
 	}
+	if current && res.blob.place == p {
+		d.keepResource(res)
+	}
 	resp := virtiogpu.MapInfo{CtrlHdr: cmd.hdr.Reply(virtiogpu.RespOKMapInfo), MapInfo: info & virtiogpu.MapCacheMask}
 	d.resume(cmd, nil, resp.Append(nil))
 }
@@ -191,7 +194,9 @@ func (d *Device) resourceUnmapBlob(r *request) error {
 	p := res.blob.place
 	res.blob.place = nil
 	cmd := d.suspend(r)
+	cmd.again = r.again
 	d.unmapPlace(p, cmd)
+	d.keepResource(res)
 	return errSuspended
 }
 
@@ -208,6 +213,9 @@ func (d *Device) unmapPlace(p *placement, cmd *suspended) {
 	d.window.leave(p)
 	d.channel.Unmap(p.mmap(), func(err error) {
 		d.cfg.Loop.Post(func() {
+			if cmd != nil && cmd.again {
+				err = nil // it may have been unmapped the first time
+			}
 			d.window.left(p, err)
 			if cmd != nil {
 				d.resume(cmd, err, nil)

@@ -45,6 +45,28 @@ func Alloc(width, height uint32, fourcc dmabuf.Fourcc, name string) (*dmabuf.Buf
 	if err != nil {
 		return nil, &OpError{"allocate", name, err}
 	}
+	return wrap(fd, size, stride, width, height, fourcc, name)
+}
+
+// Adopt makes the buffer of a file that Alloc made, in another process, for the same
+// size and format: its pixels are there. It takes fd over.
+func Adopt(fd *dmabuf.FD, width, height uint32, fourcc dmabuf.Fourcc, name string) (*dmabuf.Buffer, error) {
+	stride := Stride(width, fourcc.BytesPerPixel())
+	size := dmabuf.PageAlign(int64(stride) * int64(height))
+	var st unix.Stat_t
+	err := unix.Fstat(fd.Int(), &st)
+	if seals, serr := dmabuf.Seals(fd); err == nil && (serr != nil || seals&unix.F_SEAL_SHRINK == 0 || st.Size != size || size == 0) {
+		err = fmt.Errorf("%w: a file of %d bytes with seals %#x, want %d that cannot shrink", ErrInvalid, st.Size, seals, size)
+	}
+	if err != nil {
+		_ = fd.Close()
+		return nil, &OpError{"adopt", name, err}
+	}
+	return wrap(fd, size, stride, width, height, fourcc, name)
+}
+
+// wrap maps the file; it takes fd over.
+func wrap(fd *dmabuf.FD, size int64, stride, width, height uint32, fourcc dmabuf.Fourcc, name string) (*dmabuf.Buffer, error) {
 	mem, err := dmabuf.Map(fd, size, true)
 	if err != nil {
 		_ = fd.Close()

@@ -108,6 +108,9 @@ func (d *device) QueueStart(index int, q *virtq.Queue, kick *dmabuf.FD, fresh bo
 		_ = kick.Close()
 		return
 	}
+	if err := q.Rewind(); err != nil {
+		d.log.Warn("buffers of a ring that was taken over are lost", zap.Stringer("device", d.kind), zap.Error(err))
+	}
 	d.rings[index] = ring{q: q, kick: kick}
 	serve := d.pump
 	if index == statusQueue {

@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/gpubroker/gpubroker/broker/display"
+	"github.com/gpubroker/gpubroker/broker/keep"
 	"github.com/gpubroker/gpubroker/broker/vhostuser"
 	"github.com/gpubroker/gpubroker/dmabuf"
 )
@@ -23,7 +24,9 @@ type Config struct {
 	// SocketFD and TouchFD are listening sockets instead, made by somebody else; the
 	// server takes them over.
 	SocketFD, TouchFD *dmabuf.FD
-	Log               *zap.Logger // nil for none
+	// Keep, if set, passes the front-ends on instead: those of the roles that it has.
+	Keep *keep.Worker
+	Log  *zap.Logger // nil for none
 }
 
 // takeFDs gives the listening sockets away.
@@ -64,17 +67,22 @@ func NewServer(cfg Config) (_ *Server, err error) {
 			_ = fd.Close() // what nobody took
 		}
 	}()
-	if cfg.Socket == "" && cfg.TouchSocket == "" && fds == [2]*dmabuf.FD{} {
+	roles := [2]keep.Role{Main: keep.Input, Touch: keep.Touch}
+	if cfg.Socket == "" && cfg.TouchSocket == "" && fds == [2]*dmabuf.FD{} && !cfg.Keep.Has(keep.Input) && !cfg.Keep.Has(keep.Touch) {
 		return nil, &OpError{Op: "start", Err: fmt.Errorf("%w: no socket", ErrConfig)}
 	}
 	if s.loop, err = newLoop(); err != nil {
 		return nil, err
 	}
 	for kind, path := range [...]string{Main: cfg.Socket, Touch: cfg.TouchSocket} {
-		if path == "" && fds[kind] == nil {
+		var kept *keep.Worker
+		if cfg.Keep.Has(roles[kind]) {
+			kept = cfg.Keep
+		}
+		if path == "" && fds[kind] == nil && kept == nil {
 			continue
 		}
-		if s.devs[kind], err = s.listen(Kind(kind), path, fds[kind]); err != nil {
+		if s.devs[kind], err = s.listen(Kind(kind), path, fds[kind], kept, roles[kind]); err != nil {
 			_ = s.Close()
 			return nil, err
 		}
@@ -82,16 +90,23 @@ func NewServer(cfg Config) (_ *Server, err error) {
 	return s, nil
 }
 
-// listen makes a device with its socket: fd if there is one, else one at path.
-func (s *Server) listen(kind Kind, path string, fd *dmabuf.FD) (*served, error) {
+// listen makes a device with its socket: kept's if there is one, else fd, else one at
+// path.
+func (s *Server) listen(kind Kind, path string, fd *dmabuf.FD, kept *keep.Worker, role keep.Role) (*served, error) {
 	log := s.log.With(zap.Stringer("device", kind))
 	d := &served{device: newDevice(kind, s.loop, log)}
+	vc := vhostuser.Config{Device: d.device, Executor: s.loop, Log: log, Queues: queues}
+	if kept != nil {
+		kept.Config(role, &vc)
+	}
 	var err error
-	d.backend, err = vhostuser.NewBackend(vhostuser.Config{Device: d.device, Executor: s.loop, Log: log, Queues: queues})
+	d.backend, err = vhostuser.NewBackend(vc)
 	if err != nil {
 		return nil, &OpError{Op: "start", Device: kind.String(), Err: err}
 	}
-	if fd != nil {
+	if kept != nil {
+		d.listener = kept.Listener(role)
+	} else if fd != nil {
 		d.listener, err = vhostuser.ListenFD(fd)
 	} else {
 		d.listener, err = vhostuser.Listen(path)

@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"strings"
 	"sync"
 	"time"
 
@@ -45,6 +46,9 @@ var (
 	descWindowUsed  = desc("window_used_bytes", "Part of it that is mapped.")
 	descMappings    = desc("window_mappings", "Blobs mapped in it.")
 	descMapLimit    = desc("window_mappings_limit", "How many may be mapped at a time.")
+	descDeaths      = desc("worker_deaths_total", "Workers that died, by what of.", "cause")
+	descQuarantine  = desc("worker_quarantine", "1 if 3D is off for this VM because it killed too many workers.")
+	descLastDeath   = desc("worker_last_death_info", "What the last worker that died was busy with; always 1.", "cause", "context", "name", "command")
 	descLatency     = desc("flush_to_commit_seconds", "From the guest's RESOURCE_FLUSH to the commit to the display.")
 )
 
@@ -126,6 +130,15 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		descMappings: float64(s.Mappings), descMapLimit: float64(s.MappingsLimit),
 	} {
 		gauge(d, n)
+	}
+	if s.Supervised {
+		for cause, n := range s.WorkerDeaths {
+			counter(descDeaths, n, cause)
+		}
+		gauge(descQuarantine, truth(s.Quarantine))
+		if d := s.LastDeath; d.Cause != "" {
+			gauge(descLastDeath, 1, d.Cause, d.Context, strings.ToValidUTF8(d.Name, "?"), d.Command)
+		}
 	}
 	buckets := map[float64]uint64{}
 	for _, o := range s.FlushToCommit.Below {

@@ -37,6 +37,7 @@ func full() Snapshot {
 		RingErrors: 18, Submits: 19, Flushes: 20, Fences: 21, Exports: 22, Imports: 23, CopyWaits: 24, PaceCaps: 25, Reconnects: 26,
 		FencesOutstanding: 27, ImportsLive: 28, Resources: map[string]int{"2d": 29}, Contexts: 30, Scanouts: 31,
 		WindowSize: 32, WindowUsed: 33, Mappings: 34, MappingsLimit: 35, FlushToCommit: h.Distribution(),
+		Supervised: true, WorkerDeaths: map[string]uint64{"watchdog": 36}, LastDeath: Death{"watchdog", "37", "glxgears", "SUBMIT_3D"},
 	}
 }
 

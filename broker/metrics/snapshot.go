@@ -32,7 +32,15 @@ type Snapshot struct {
 	Mappings          int
 	MappingsLimit     int
 	FlushToCommit     display.Distribution
+
+	Supervised   bool              // the fields below mean something
+	WorkerDeaths map[string]uint64 // by cause
+	Quarantine   bool              // 3D is off for this VM
+	LastDeath    Death             // Cause is empty if there was none
 }
+
+// Death is the end of a worker: what it was busy with.
+type Death struct{ Cause, Context, Name, Command string }
 
 // Command counts one type of command.
 type Command struct{ Served, Failed uint64 }

@@ -8,6 +8,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/gpubroker/gpubroker/broker/guestmem"
+	"github.com/gpubroker/gpubroker/broker/virtq"
 )
 
 // ChannelUser is what a Device implements if it sends requests to the front-end.
@@ -28,6 +29,14 @@ type Config struct {
 	// Shmem offers the SHMEM protocol feature with these regions, by their id.
 	// nil does not offer it. See [ShmemConfig] for what QEMU demands of the sizes.
 	Shmem *ShmemConfig
+	// Ledgers, one for each ring, outlive the process and say where its rings stand.
+	// nil if nobody would read them.
+	Ledgers []*virtq.Ledger
+	// OnStart, if set, hears that a front-end is served; resumed: another process served
+	// it before. OnEnd, if set, hears that a front-end is not served any more, before its
+	// connection is closed; err is nil if it hung up.
+	OnStart func(resumed bool)
+	OnEnd   func(err error)
 }
 
 // Backend serves front-ends, one at a time, for one device.
@@ -47,6 +56,9 @@ func NewBackend(cfg Config) (*Backend, error) {
 	}
 	if cfg.Queues < 1 || cfg.Queues > 256 {
 		return nil, &OpError{Op: "new back-end", Err: fmt.Errorf("%w: %d queues, limit 256", ErrState, cfg.Queues)}
+	}
+	if n := len(cfg.Ledgers); n != 0 && n != cfg.Queues {
+		return nil, &OpError{Op: "new back-end", Err: fmt.Errorf("%w: %d ledgers for %d queues", ErrState, n, cfg.Queues)}
 	}
 	b := &Backend{cfg: cfg, log: cfg.Log, proto: offeredProto}
 	if b.log == nil {
@@ -86,18 +98,30 @@ func (b *Backend) Run(ctx context.Context, l *Listener) error {
 func (b *Backend) Serve(ctx context.Context, conn *Conn) error {
 	s := &session{
 		Backend: b, dev: b.cfg.Device, conn: conn,
-		mem: guestmem.New(), rings: make([]ring, b.cfg.Queues),
+		mem: guestmem.New(), rings: make([]ring, b.cfg.Queues), resuming: conn.Resume,
+	}
+	for i, l := range b.cfg.Ledgers {
+		s.rings[i].ledger = l
+		if conn.Resume == 0 {
+			b.cfg.Executor.Call(l.Clear)
+		}
 	}
 	stop := context.AfterFunc(ctx, conn.Interrupt)
 	defer stop()
 	defer func() { _ = conn.Close() }()
 
+	if b.cfg.OnStart != nil {
+		b.cfg.OnStart(conn.Resume > 0)
+	}
 	b.cfg.Executor.Call(func() { s.dev.Attach(s.mem) })
 	err := s.loop()
 	s.channel.setGate(false)
 	s.end()
 	if ctx.Err() != nil || hungUp(err) {
-		return nil
+		err = nil
+	}
+	if b.cfg.OnEnd != nil {
+		b.cfg.OnEnd(err)
 	}
 	return err
 }
@@ -119,6 +143,7 @@ type session struct {
 	mem        *guestmem.Map // render
 	rings      []ring        // render
 	toldUnseal bool          // render
+	resuming   int           // messages that are told again; written by the connection's goroutine
 }
 
 // loop serves messages until there are no more; it always returns an error.
@@ -133,7 +158,27 @@ func (s *session) loop() error {
 		if err != nil {
 			return err
 		}
+		if s.resuming > 0 {
+			if s.resuming--; s.resuming == 0 {
+				s.resumed()
+			}
+		}
 	}
+}
+
+// resumed starts the rings of a front-end that was taken over.
+func (s *session) resumed() {
+	s.cfg.Executor.Call(func() {
+		if r, ok := s.dev.(Restorer); ok {
+			r.Restore()
+		}
+		for i := range s.rings {
+			s.rings[i].resume = s.rings[i].ledger.Held()
+		}
+		if err := s.updateRings(); err != nil {
+			s.log.Error("a ring cannot go on", zap.Error(err))
+		}
+	})
 }
 
 // dispatch serves one message. An error ends the connection.

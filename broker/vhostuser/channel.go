@@ -29,7 +29,12 @@ type Channel struct {
 	open   bool // the gate; guarded by mu
 	closed bool // guarded by mu
 	change bool // a CONFIG_CHANGE_MSG waits; guarded by mu
-	queue  []channelReq
+	// A back-end that died may have left one reply in the socket: with adopted set the
+	// first request is one without consequences, and with stale set a reply of the wrong
+	// kind is that one.
+	adopted bool // guarded by mu
+	stale   bool // the goroutine's
+	queue   []channelReq
 	// ours are the files of the mappings, by offset; guarded by mu. Those that the
 	// front-end dropped by itself stay until another takes their place.
 	ours map[uint64]fileID
@@ -44,8 +49,8 @@ type channelReq struct {
 	done func(error)
 }
 
-func newChannel(conn *Conn, proto ProtocolFeature) *Channel {
-	c := &Channel{conn: conn, proto: proto, ours: map[uint64]fileID{}}
+func newChannel(conn *Conn, proto ProtocolFeature, adopted bool) *Channel {
+	c := &Channel{conn: conn, proto: proto, ours: map[uint64]fileID{}, adopted: adopted, stale: adopted}
 	c.wake = sync.NewCond(&c.mu)
 	c.done.Add(1)
 	go c.run()
@@ -106,6 +111,10 @@ func (c *Channel) tryEnqueue(r channelReq) error {
 		return ErrStopped
 	case len(c.queue) >= maxQueued:
 		return fmt.Errorf("%w: %d requests wait already", ErrRefused, maxQueued)
+	}
+	if c.adopted {
+		c.adopted = false
+		c.queue = append(c.queue, channelReq{kind: BackendConfigChange, done: func(error) {}})
 	}
 	c.queue = append(c.queue, r)
 	c.wake.Signal()
@@ -207,6 +216,9 @@ func (c *Channel) send(r *channelReq) error {
 		flags = FlagNeedReply
 	}
 	payload := r.mmap.Append(make([]byte, 0, mmapSize))
+	if r.kind == BackendConfigChange {
+		payload = nil
+	}
 	var err error
 	if r.fd != nil {
 		c.note(&r.mmap, r.fd)
@@ -231,6 +243,10 @@ func (c *Channel) reply(kind BackendRequest) error {
 		return fmt.Errorf("%w: %w", ErrClosed, err)
 	}
 	m.CloseFDs()
+	if c.stale && m.Request != uint32(kind) && m.IsReply() {
+		c.stale = false
+		return c.reply(kind)
+	}
 	if m.Request != uint32(kind) || !m.IsReply() {
 		_ = c.conn.Close() // the stream is out of step
 		return fmt.Errorf("%w: got message %d with flags %#x, wanted the reply to %v", ErrProtocol, m.Request, m.Flags, kind)

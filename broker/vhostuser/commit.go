@@ -2,6 +2,7 @@ package vhostuser
 
 import (
 	"errors"
+	"fmt"
 
 	"golang.org/x/sys/unix"
 
@@ -62,7 +63,7 @@ func (c *Channel) committed() error {
 	c.change = false // said with it
 	c.mu.Unlock()
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", ErrClosed, err)
 	}
 	// A front-end without a use for the message refuses it, in the same order.
 	if err := c.reply(BackendConfigChange); err != nil && !errors.Is(err, ErrRefused) {

@@ -16,6 +16,11 @@ import (
 // Conn carries messages over a unix stream socket. One goroutine may read and
 // one may write at the same time; Close and Interrupt may come from any.
 type Conn struct {
+	// Resume is how many of the first messages tell again what another back-end was
+	// told that died. After them the rings go on where its ledgers say; see
+	// Config.Ledgers. Set it before Serve.
+	Resume int
+
 	sock *net.UnixConn
 
 	in  [maxPayload]byte

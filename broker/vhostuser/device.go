@@ -41,6 +41,12 @@ type Device interface {
 	Detach()
 }
 
+// Restorer is what a Device implements that can take a VM over from a back-end that
+// died. Restore is called on the render thread when everything that the front-end had
+// said was said again, before rings start. Rings that start then have chains in
+// flight: virtq.Queue.Inherited.
+type Restorer interface{ Restore() }
+
 // Executor runs functions on the render thread.
 type Executor interface {
 	// Call runs f there and waits for it.

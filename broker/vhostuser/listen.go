@@ -9,10 +9,18 @@ import (
 	"github.com/gpubroker/gpubroker/dmabuf"
 )
 
-// Listener waits for front-ends on a socket in the file system.
+// Listener waits for front-ends on a socket in the file system, or for those that
+// somebody passes on.
 type Listener struct {
 	l    *net.UnixListener
+	pass func(context.Context) (*Conn, error) // instead of l
 	path string
+}
+
+// Passed is a Listener whose front-ends come from accept, which ends with its context.
+// Of a connection that another process served before, accept sets Conn.Resume.
+func Passed(name string, accept func(context.Context) (*Conn, error)) *Listener {
+	return &Listener{pass: accept, path: name}
 }
 
 // Listen makes the socket at path, as unixsock.Listen does.
@@ -39,6 +47,9 @@ func (l *Listener) Path() string { return l.path }
 
 // Accept waits for a front-end. It ends with ctx, or with Close.
 func (l *Listener) Accept(ctx context.Context) (*Conn, error) {
+	if l.pass != nil {
+		return l.pass(ctx)
+	}
 	stop := context.AfterFunc(ctx, func() { _ = l.l.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	sock, err := l.l.AcceptUnix()
@@ -55,4 +66,9 @@ func (l *Listener) Accept(ctx context.Context) (*Conn, error) {
 }
 
 // Close stops listening and removes the socket that Listen made.
-func (l *Listener) Close() error { return l.l.Close() }
+func (l *Listener) Close() error {
+	if l.l == nil {
+		return nil
+	}
+	return l.l.Close()
+}

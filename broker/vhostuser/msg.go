@@ -130,6 +130,13 @@ func (r Request) rule() (rule, bool) {
 	return rules[r], true
 }
 
+// Answers reports whether the request has a reply of its own, whether or not the sender
+// asks for a status.
+func (r Request) Answers() bool {
+	ru, ok := r.rule()
+	return ok && ru.reply == replyOwn
+}
+
 func (r Request) String() string {
 	if ru, ok := r.rule(); ok {
 		return ru.name

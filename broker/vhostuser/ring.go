@@ -31,7 +31,9 @@ type ring struct {
 	err  *dmabuf.FD
 
 	q       *virtq.Queue // nil unless running
-	wrapped bool         // when it last stopped, both indices stood at 0 although it had run
+	ledger  *virtq.Ledger
+	resume  bool // the next start is where the ledger says
+	wrapped bool // when it last stopped, both indices stood at 0 although it had run
 }
 
 func (r *ring) close() {
@@ -83,6 +85,10 @@ func setVringBase(s *session, m *Message, out []byte) ([]byte, error) {
 		return out, fmt.Errorf("%w: ring %d is running", ErrState, st.Index)
 	}
 	r.base, r.hasBase, r.newBase = uint16(st.Num), true, true
+	if s.resuming == 0 {
+		r.resume = false
+		r.ledger.Rebase()
+	}
 	return out, s.updateRing(int(st.Index))
 }
 
@@ -258,7 +264,7 @@ func (s *session) updateRings() error {
 // updateRing starts the ring if it is ready and does not run yet.
 func (s *session) updateRing(i int) error {
 	r := &s.rings[i]
-	if r.q != nil || !s.ready(r) {
+	if r.q != nil || s.resuming > 0 || !s.ready(r) {
 		return nil
 	}
 	desc, avail, used, err := s.ringMemory(r)
@@ -268,7 +274,7 @@ func (s *session) updateRing(i int) error {
 	q, err := virtq.New(virtq.Config{
 		Index: i, Size: int(r.size), Desc: desc, Avail: avail, Used: used, LastAvail: r.base,
 		EventIdx: s.features&FEventIdx != 0, Indirect: s.features&FIndirectDesc != 0,
-		Mem: s.mem, Call: r.call, Err: r.err,
+		Mem: s.mem, Call: r.call, Err: r.err, Ledger: r.ledger, Resume: r.resume,
 	})
 	if err != nil {
 		return err
@@ -277,8 +283,11 @@ func (s *session) updateRing(i int) error {
 	if err != nil {
 		return err
 	}
-	fresh := r.fresh(q, used)
-	r.q, r.newBase, r.wrapped = q, false, false
+	fresh := !r.resume && r.fresh(q, used)
+	if fresh {
+		q.Fresh()
+	}
+	r.q, r.newBase, r.wrapped, r.resume = q, false, false, false
 	s.log.Debug("ring starts", zap.Int("ring", i), zap.Uint32("size", r.size), zap.Uint16("base", r.base), zap.Bool("fresh", fresh))
 	s.channel.setGate(true)
 	s.dev.QueueStart(i, q, kick, fresh)
@@ -314,6 +323,7 @@ func (s *session) stopRing(i int) {
 	r.base = r.q.LastAvail()
 	r.wrapped = ran && r.base == 0 && r.q.UsedIdx() == 0
 	r.q = nil
+	r.ledger.Stop()
 	s.log.Debug("ring stops", zap.Int("ring", i), zap.Uint16("base", r.base))
 }
 

@@ -48,6 +48,11 @@ type Config struct {
 	Used      []byte // at least UsedBytes, aligned to 4
 	LastAvail uint16 // index of the next available entry to take
 
+	// Ledger, if set, follows the ring. With Resume the ring goes on where the ledger
+	// says, not at LastAvail; see [Queue.Inherited].
+	Ledger *Ledger
+	Resume bool
+
 	EventIdx bool // VIRTIO_F_EVENT_IDX was negotiated
 	Indirect bool // VIRTIO_F_INDIRECT_DESC was negotiated
 
@@ -83,6 +88,9 @@ type Queue struct {
 	call     *dmabuf.FD
 	err      *dmabuf.FD
 
+	led       *Ledger    // nil: nobody keeps one
+	inherited []InFlight // what it said at the start
+
 	table   [][]byte // scratch: the pieces of an indirect table
 	scratch [descSize]byte
 }
@@ -108,8 +116,57 @@ func New(c Config) (*Queue, error) {
 	if err := q.loadUsed(); err != nil {
 		return nil, q.fail("new queue", err)
 	}
+	if q.led = c.Ledger; c.Resume && q.led.Held() {
+		q.lastAvail, q.inherited = q.led.recover(q.usedIdx, q.size)
+		q.led.state.store(ledgerRunning)
+	} else {
+		q.led.start(q.lastAvail)
+	}
 	return q, nil
 }
+
+// Fresh says that this is the ring of a driver that starts from nothing: no chain of
+// before is in flight.
+func (q *Queue) Fresh() {
+	q.led.Clear()
+	q.led.start(q.lastAvail)
+}
+
+// Inherited are the chains that the process had in flight that served the ring
+// before this one. Each must be pushed once, or taken again with Rewind.
+func (q *Queue) Inherited() []InFlight { return q.inherited }
+
+// Inherit reads an inherited chain, as Next does.
+func (q *Queue) Inherit(c *Chain, head uint16) error {
+	c.reset(q.mem, head)
+	if err := q.walk(c); err != nil {
+		c.clear()
+		return q.fail("inherit chain", fmt.Errorf("%w: head %d: %w", ErrChain, head, err))
+	}
+	return nil
+}
+
+// Rewind gives back what was inherited without an answer: Next returns the chain
+// that was taken last once more, and every other is pushed as it is. It is for
+// devices whose chains are empty buffers.
+func (q *Queue) Rewind() error {
+	var errs []error
+	for _, f := range q.inherited {
+		if f.Last && !f.Answered {
+			q.lastAvail--
+			q.led.pushed(f.Head)
+			q.led.skips(q.lastAvail)
+			continue
+		}
+		errs = append(errs, q.Push(f.Head, f.Written))
+	}
+	q.inherited = nil
+	return errors.Join(errs...)
+}
+
+// Answered notes, for the ledger, that the response in a taken chain is complete and
+// only its Push is held back.
+func (q *Queue) Answered(head uint16, written uint32) { q.led.answered(head, written) }
 
 func (q *Queue) loadUsed() (err error) {
 	defer guestmem.Recover(debug.SetPanicOnFault(true), &err)
@@ -215,14 +272,17 @@ func (q *Queue) pop() (head uint16, ok bool, err error) {
 	if int(pending) > q.size {
 		last := q.lastAvail
 		q.lastAvail = idx
+		q.led.skips(idx)
 		return 0, false, fmt.Errorf("%w: idx %d is %d ahead of %d, size %d", ErrRing, idx, pending, last, q.size)
 	}
 	head = binary.LittleEndian.Uint16(q.avail[availHead+2*int(q.lastAvail&q.mask):])
 	q.lastAvail++
 	q.taken++
 	if int(head) >= q.size {
+		q.led.skips(q.lastAvail)
 		return 0, false, fmt.Errorf("%w: head %d, size %d", ErrRing, head, q.size)
 	}
+	q.led.takes(q.lastAvail, head)
 	return head, true, nil
 }
 
@@ -240,7 +300,9 @@ func (q *Queue) Push(head uint16, written uint32) (err error) {
 	binary.LittleEndian.PutUint32(elem, uint32(head))
 	binary.LittleEndian.PutUint32(elem[4:], written)
 	q.usedIdx++
+	q.led.pushes(q.usedIdx, head)
 	q.usedHead.store(q.usedFlags, q.usedIdx)
+	q.led.pushed(head)
 	return nil
 }
 

@@ -31,6 +31,7 @@ type serveOptions struct {
 	vtest                   string
 	input, touch            string
 	apps                    appsOptions
+	supervise               superviseOptions
 	logLevel, logFormat     string
 	logs                    io.Writer
 }
@@ -54,6 +55,7 @@ func (o *serveOptions) register(f *pflag.FlagSet) {
 	f.StringVar(&o.touch, "touch-socket", "", "be the guest's touch screen on the unix socket `PATH`")
 	o.apps.register(f)
 	f.StringVar(&o.vtest, "vtest", "", "also serve Mesa's virpipe clients, which need no guest, on the unix socket `PATH`")
+	o.supervise.register(f)
 	f.StringVar(&o.control, "control", "", "answer status requests on the unix socket `PATH`")
 	f.StringVar(&o.metrics, "metrics", "", "serve metrics for Prometheus on `ADDRESS`: unix:PATH or HOST:PORT")
 	f.StringVar(&o.logLevel, "log-level", "info", "`LEVEL` of the log: debug, info, warn or error")
@@ -166,6 +168,10 @@ func (o *serveOptions) config() (broker.Config, error) {
 		return c, usageError{err}
 	}
 	c.Log = log
+	if o.supervise.worker >= 0 {
+		c.Socket, c.InputSocket, c.TouchSocket = "", "", ""
+		return c, nil // the supervisor has the sockets
+	}
 	if c.Activated, err = activated(); err != nil {
 		return c, err
 	}
@@ -176,6 +182,9 @@ func (o *serveOptions) config() (broker.Config, error) {
 		}
 	}
 	if ways == 0 && o.vtest != "" {
+		if o.supervise.on {
+			return bad("--supervise needs a guest: --socket-path PATH or --fd N")
+		}
 		return o.withoutGuest(c)
 	}
 	if ways != 1 {
@@ -214,6 +223,21 @@ func serve(ctx context.Context, o *serveOptions) error {
 		return err
 	}
 	dmabuf.OnLeak(func(report string) { cfg.Log.Error("descriptor leak", zap.String("report", report)) })
+	if o.supervise.on && o.supervise.worker < 0 {
+		return supervised(ctx, cfg, o)
+	}
+	if o.supervise.worker >= 0 {
+		var end func()
+		if cfg.Keep, ctx, end, err = adopt(ctx, o.supervise.worker); err != nil {
+			return err
+		}
+		defer end()
+	}
+	return serveHere(ctx, cfg)
+}
+
+// serveHere serves in this process.
+func serveHere(ctx context.Context, cfg broker.Config) error {
 	cfg.Log.Info("gpubroker", zap.String("version", cfg.Version))
 	s, err := broker.NewServer(cfg)
 	if err != nil {

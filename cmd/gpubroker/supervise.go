@@ -1,0 +1,158 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+
+	"github.com/gpubroker/gpubroker/broker"
+	"github.com/gpubroker/gpubroker/broker/keep"
+	"github.com/gpubroker/gpubroker/broker/supervise"
+	"github.com/gpubroker/gpubroker/broker/vhostuser"
+	"github.com/gpubroker/gpubroker/dmabuf"
+)
+
+// superviseOptions are those of a VM that survives the process that renders.
+type superviseOptions struct {
+	on         bool
+	watchdog   time.Duration
+	quarantine int
+	worker     int // descriptor of the supervisor's socket: this is a worker
+}
+
+func (o *superviseOptions) register(f *pflag.FlagSet) {
+	f.BoolVar(&o.on, "supervise", false, "render in a process of its own, and start another when it dies: the VM goes on")
+	f.DurationVar(&o.watchdog, "watchdog", 30*time.Second, "with --supervise: `TIME` after which one command that does not end ends the process (0: never)")
+	f.IntVar(&o.quarantine, "quarantine", 3, "with --supervise: `N` deaths within a minute turn 3D off for a VM, as many again drop it (0: never)")
+	f.IntVar(&o.worker, "worker-fd", -1, "be a supervisor's worker")
+	_ = f.MarkHidden("worker-fd") // it exists
+}
+
+// supervised serves in workers.
+func supervised(ctx context.Context, cfg broker.Config, o *serveOptions) (err error) {
+	log := cfg.Log.Named("supervisor")
+	fronts, err := fronts(&cfg)
+	if err != nil {
+		return err
+	}
+	s, err := supervise.New(supervise.Config{
+		Fronts: fronts, Command: workerCommand(o), Watchdog: o.supervise.watchdog, Quarantine: o.supervise.quarantine,
+		OnReady: func() { notify("READY=1") }, Log: log,
+	})
+	if err != nil {
+		return err
+	}
+	log.Info("gpubroker", zap.String("version", cfg.Version))
+	err = s.Run(ctx)
+	notify("STOPPING=1")
+	_ = log.Sync() // fails on terminals and pipes
+	var start *supervise.StartError
+	if errors.As(err, &start) && start.Code > 0 {
+		return exitCode(start.Code) // the worker said why
+	}
+	return err
+}
+
+// fronts listens for every device that the configuration has.
+func fronts(cfg *broker.Config) (out map[keep.Role]supervise.Front, err error) {
+	out = map[keep.Role]supervise.Front{}
+	defer func() {
+		cfg.Activated.Close()
+		if err == nil {
+			return
+		}
+		for _, f := range out {
+			if f.Listener != nil {
+				_ = f.Listener.Close()
+			}
+		}
+	}()
+	imports := ""
+	if cfg.Apps != nil {
+		imports = cfg.Apps.ImportSocket
+	}
+	a := &cfg.Activated
+	for _, d := range []struct {
+		role keep.Role
+		path string
+		fd   **dmabuf.FD
+	}{{keep.GPU, cfg.Socket, &a.GPU}, {keep.Input, cfg.InputSocket, &a.Input}, {keep.Touch, cfg.TouchSocket, &a.Touch}, {keep.Import, imports, nil}} {
+		var l *vhostuser.Listener
+		switch {
+		case d.fd != nil && *d.fd != nil:
+			if d.path != "" {
+				return out, usageError{fmt.Errorf("want either a path or systemd's socket named %s", d.role)}
+			}
+			l, err = vhostuser.ListenFD(*d.fd)
+			*d.fd = nil
+		case d.path != "":
+			l, err = vhostuser.Listen(d.path)
+		default:
+			continue
+		}
+		if err != nil {
+			return out, err
+		}
+		out[d.role] = supervise.Front{Listener: l}
+	}
+	if cfg.FD != nil {
+		conn, err := vhostuser.FromFD(cfg.FD)
+		cfg.FD = nil
+		if err != nil {
+			return out, err
+		}
+		out[keep.GPU] = supervise.Front{Conn: conn}
+	}
+	return out, nil
+}
+
+// workerCommand runs this program again with the same options.
+func workerCommand(o *serveOptions) func() *exec.Cmd {
+	args := append(slices.Clone(os.Args[1:]), "--worker-fd=3")
+	if o.virgl != "" {
+		args = append(args, "--virgl="+o.virgl) // the default depends on how it was called
+	}
+	env := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "NOTIFY_SOCKET=") })
+	return func() *exec.Cmd {
+		cmd := exec.Command("/proc/self/exe", args...)
+		cmd.Args[0] = os.Args[0]
+		cmd.Env, cmd.Stdout, cmd.Stderr = env, os.Stdout, o.logs
+		return cmd
+	}
+}
+
+// endTime is what a worker has to end without its supervisor.
+const endTime = 5 * time.Second
+
+// adopt makes this process a worker. The context ends with the supervisor; end lets go
+// of everything.
+func adopt(ctx context.Context, fd int) (w *keep.Worker, _ context.Context, end func(), err error) {
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, unix.FD_CLOEXEC); err != nil {
+		return nil, nil, nil, usageError{fmt.Errorf("--worker-fd %d: %w", fd, err)}
+	}
+	if w, err = keep.Adopt(dmabuf.NewFD(fd, "supervisor")); err != nil {
+		return nil, nil, nil, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	go func() {
+		select {
+		case <-w.Gone():
+			cancel()
+			time.AfterFunc(endTime, func() { os.Exit(exitFailed) }) // the render thread may hang
+		case <-ctx.Done():
+		}
+	}()
+	return w, ctx, func() {
+		cancel()
+		_ = w.Close()
+	}, nil
+}
