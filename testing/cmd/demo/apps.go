@@ -13,6 +13,7 @@ import (
 	"github.com/gpubroker/gpubroker/broker"
 	"github.com/gpubroker/gpubroker/broker/wayland/proxy"
 	"github.com/gpubroker/gpubroker/testing/clients"
+	"github.com/gpubroker/gpubroker/testing/inputcase"
 	"github.com/gpubroker/gpubroker/testing/lab"
 	"github.com/gpubroker/gpubroker/testing/report"
 )
@@ -192,9 +193,15 @@ func findDesktop(ctx context.Context, root *lab.Root) (*compositor, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Without a keyboard es2gears_wayland crashes, here as well as beside its compositor.
+	user, err := inputcase.NewVirtual(s.Socket())
+	if err != nil {
+		s.Stop()
+		return nil, err
+	}
 	return &compositor{
 		name: "headless sway (set WAYLAND_DISPLAY to see the windows yourself)", socket: s.Socket(), env: s.Env(),
-		bind: []string{s.RuntimeDir}, shoot: s.Screenshot, stop: s.Stop,
+		bind: []string{s.RuntimeDir}, shoot: s.Screenshot, stop: func() { user.Close(); s.Stop() },
 	}, nil
 }
 
