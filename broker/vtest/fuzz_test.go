@@ -12,7 +12,6 @@ type fakeGPU struct{ open int }
 
 type fakeContext struct {
 	g         *fakeGPU
-	t         testing.TB
 	last      uint32
 	resources map[uint32]bool
 	signalled func(uint32)

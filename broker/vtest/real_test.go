@@ -128,3 +128,66 @@ func drawAndLook(path string, version uint32, shade byte) error {
 	}
 	return c.Unref(second.Handle)
 }
+
+// TestRealThief: in version 3 ids are the table's own, and a stream may name any of them;
+// libvirglrenderer lets a context use what is its own.
+func TestRealThief(t *testing.T) {
+	path, srv := serveReal(t)
+	const w, h = 16, 16
+	paint := func(b *virglcmd.Builder, res uint32, color [4]float32) []byte {
+		b.CreateSubCtx(1)
+		b.SetSubCtx(1)
+		b.CreateSurface(10, res, virglcmd.FormatB8G8R8A8, 0, 0)
+		b.SetFramebuffer(10)
+		b.Clear(virglcmd.ClearColor0, color, 0, 0)
+		return b.Bytes()
+	}
+	owner := must(vtesttest.Dial(path, "owner", 3))(t)
+	defer func() { _ = owner.Close() }()
+	theirs := must(owner.Texture(w, h))(t)
+	defer theirs.Close()
+	var b virglcmd.Builder
+	if err := owner.Submit(paint(&b, theirs.Handle, [4]float32{1, 0, 0, 1})); err != nil {
+		t.Fatal(err)
+	}
+	look := func(c *vtesttest.Client, r *vtesttest.Resource, want [4]byte) {
+		t.Helper()
+		px := must(c.Read(r, 0, 0, w, h))(t)
+		for i := 0; i < len(px); i += 4 {
+			if [4]byte(px[i:]) != want {
+				t.Fatalf("texel %d is %v, want %v", i/4, px[i:i+4], want)
+			}
+		}
+	}
+	red, green := [4]byte{0, 0, 255, 255}, [4]byte{0, 255, 0, 255}
+	look(owner, theirs, red)
+	for name, steal := range map[string]func(b *virglcmd.Builder, own uint32){
+		"draw": func(b *virglcmd.Builder, _ uint32) { paint(b, theirs.Handle, [4]float32{0, 0, 1, 1}) },
+		"copy": func(b *virglcmd.Builder, own uint32) {
+			b.CopyRegion(own, 0, 0, theirs.Handle, virglcmd.Box{W: w, H: h, D: 1})
+		},
+		"write": func(b *virglcmd.Builder, _ uint32) {
+			b.InlineWrite(theirs.Handle, 0, virglcmd.Box{W: 4, H: 1, D: 1}, 0, make([]byte, 16))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := must(vtesttest.Dial(path, "thief", 3))(t)
+			defer func() { _ = c.Close() }()
+			own := must(c.Texture(w, h))(t)
+			defer own.Close()
+			var b virglcmd.Builder
+			if err := c.Submit(paint(&b, own.Handle, [4]float32{0, 1, 0, 1})); err != nil {
+				t.Fatal(err)
+			}
+			look(c, own, green)
+			b.Reset()
+			steal(&b, own.Handle)
+			_ = c.Submit(b.Bytes())
+			if _, err := c.Read(own, 0, 0, w, h); err == nil { // ended, or nothing happened
+				look(c, own, green)
+			}
+			look(owner, theirs, red)
+		})
+	}
+	t.Logf("%d of %d clients were ended", srv.Status().Ended, srv.Status().Total)
+}
