@@ -138,6 +138,51 @@ func TestLargeInline(t *testing.T) {
 	_ = must(c.Busy(res.Handle, true))(t)
 }
 
+// TestLargeBuffers: clients that send much and complete nothing, or read nothing, are
+// bounded together.
+func TestLargeBuffers(t *testing.T) {
+	r := newRig(t, rigConfig{})
+	const clients = 10
+	var all []*vtesttest.Client
+	part := make([]byte, 1<<20)
+	for i := range clients {
+		c := r.dial(fmt.Sprint("large ", i), 0)
+		all = append(all, c)
+		res := r.texture(c, 16, 16)
+		q := vtest.Transfer{Handle: res.Handle, W: 16, H: 16, D: 1, DataSize: 64 << 20}
+		if i%2 == 0 {
+			r.must(c.Send(q.AppendGet(nil))) // and does not read
+			continue
+		}
+		b := vtest.AppendWords(vtest.Header{Length: 11 + 16<<20, Command: vtest.TransferPut}.Append(nil), res.Handle, 0, 0, 0, 0, 0, 0, 16, 16, 1, 64<<20)
+		for range 33 {
+			if err := c.Send(b); err != nil {
+				break
+			}
+			b = part
+		}
+	}
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		ended := r.logs.FilterMessage("a vtest client was ended").All()
+		if len(ended) > 0 {
+			if text := fmt.Sprint(ended[0].ContextMap()["error"]); !strings.Contains(text, "limit 536870912") {
+				t.Errorf("ended for %q", text)
+			}
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("nobody was ended")
+		}
+	}
+	for _, c := range all {
+		_ = c.Close()
+	}
+	r.waitClients(0)
+	c := r.dial("after", 0)
+	res := r.texture(c, 16, 16)
+	_ = must(c.Read(res, 0, 0, 16, 16))(t)
+}
+
 // TestIsolated: clients number their resources alike, and each has its own; what one
 // names is never another's.
 func TestIsolated(t *testing.T) {

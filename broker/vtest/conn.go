@@ -20,6 +20,8 @@ const (
 	readSize = 256 << 10
 	// keepBuffer is the largest buffer that a client keeps between large messages, in bytes.
 	keepBuffer = 1 << 20
+	// maxLarge limits what the buffers of all clients have beyond that, in bytes.
+	maxLarge = 512 << 20
 )
 
 // conn moves a client's bytes. Render thread only.
@@ -38,6 +40,7 @@ type conn struct {
 	more    bool   // messages may be left in the buffer
 	closed  bool
 	onTurn  func() // bound once
+	large   int    // what its buffers have beyond keepBuffer, as counted
 }
 
 // parcel is a piece of output: bytes, or one byte with a descriptor.
@@ -91,7 +94,9 @@ func (c *conn) serve(ready bool) {
 	c.srv.serving = true
 	err := c.flush()
 	if err == nil && ready && !c.blocked() {
-		err = c.read()
+		if err = c.read(); err == nil {
+			err = c.count()
+		}
 	}
 	for n := 0; err == nil && !c.blocked(); n++ {
 		var used int
@@ -100,6 +105,9 @@ func (c *conn) serve(ready bool) {
 		c.at += used
 		if ferr := c.flush(); err == nil {
 			err = ferr
+		}
+		if c.pending() && err == nil {
+			err = c.count()
 		}
 		if c.more = used > 0; !c.more {
 			break
@@ -116,6 +124,21 @@ func (c *conn) serve(ready bool) {
 	}
 	c.tidy()
 	c.poll()
+}
+
+// count counts large buffers, and says when all clients together have too many.
+func (c *conn) count() error {
+	n := cap(c.in)
+	for i := range c.out {
+		n += len(c.out[i].data)
+	}
+	n = max(n-keepBuffer, 0)
+	all := c.srv.large - c.large + n
+	if n > c.large && all > maxLarge {
+		return fmt.Errorf("buffers of all clients of %d bytes: %w %d", all, ErrLimit, maxLarge)
+	}
+	c.srv.large, c.large = all, n
+	return nil
 }
 
 // pending reports whether a reply waits to be sent.
@@ -198,6 +221,9 @@ func (c *conn) tidy() {
 	if c.at == len(c.in) && cap(c.in) > keepBuffer {
 		c.in, c.at = make([]byte, 0, readSize), 0
 	}
+	if c.large > 0 {
+		_ = c.count() // it became less
+	}
 }
 
 // flush sends what the socket takes.
@@ -240,6 +266,7 @@ func (c *conn) end(err error) {
 		_ = p.fd.Close()
 	}
 	c.out, c.in = nil, nil
+	c.srv.large -= c.large
 	_ = c.fd.Close()
 	c.srv.gone(c, err)
 }

@@ -35,6 +35,7 @@ type Server struct {
 	conns []*conn
 	// serving says that a client's message is being served.
 	serving bool
+	large   int // what all clients' buffers have beyond keepBuffer, in bytes
 	total   uint64
 	ended   uint64 // clients that an error ended
 }
