@@ -5,6 +5,10 @@ import (
 	"net"
 )
 
+// sendBuffer is how many bytes of a picture may be on their way: with the kernel's
+// 208 KiB each band of it waits for the host. The system may allow less.
+const sendBuffer = 1 << 20
+
 // unixSocket leads to a socket on this machine.
 type unixSocket string
 
@@ -16,6 +20,7 @@ func (u unixSocket) Dial(ctx context.Context) (Stream, error) {
 	if err != nil {
 		return nil, &OpError{"connect", u.Name(), err}
 	}
+	_ = c.(*net.UnixConn).SetWriteBuffer(sendBuffer)
 	return plain{c}, nil
 }
 
