@@ -64,10 +64,10 @@ func TestGuestVSock(t *testing.T) {
 	})
 	t.Run("another CID's port", func(t *testing.T) {
 		s, err := local(t, strangePort).Dial(t.Context())
-		if err == nil {
-			_, _, err = link.ClientHandshake(t.Context(), s, link.Hello{Name: "stranger"}, link.Limits{})
+		if err != nil {
+			t.Fatal(err)
 		}
-		if err == nil {
+		if _, _, err = link.ClientHandshake(t.Context(), s, link.Hello{Name: "stranger"}, link.Limits{}); err == nil {
 			t.Error("this machine's CID was taken for another's")
 		}
 	})
