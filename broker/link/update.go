@@ -142,6 +142,7 @@ type packer struct {
 	squeezed []byte
 	bad      int // rectangles in a row that did not get smaller
 	skip     int // rectangles that are not tried
+	rest     int // how many were not tried the last time
 }
 
 // pack returns the pixels at the start of pix, of bpp bytes each, whose h rows of row
@@ -175,13 +176,14 @@ func (k *packer) pack(pix []byte, bpp, row, h, stride int, compress bool) ([]byt
 		k.squeezed = make([]byte, s2.MaxEncodedLen(MaxRaw))
 	}
 	// It pays when an eighth is saved. What did not get smaller four times, a film
-	// for example, is tried less often.
+	// for example, is tried less and less often.
 	if out := s2.Encode(k.squeezed, pix); len(out) < raw-raw/8 {
-		k.bad = 0
+		k.bad, k.rest = 0, 0
 		return out, EncodingS2
 	}
 	if k.bad++; k.bad >= 4 {
-		k.skip = 15
+		k.rest = min(2*k.rest+15, 63)
+		k.skip = k.rest
 	}
 	return pix, EncodingRaw
 }

@@ -7,8 +7,9 @@ import (
 	"github.com/gpubroker/gpubroker/dmabuf"
 )
 
-// maxUpdate is the most bytes of pixels that are handed out at a time.
-const maxUpdate = 192 << 10
+// maxUpdate is the most bytes of pixels that are handed out at a time: about what fits
+// into one frame of the link.
+const maxUpdate = 248 << 10
 
 // Buffer is a wl_buffer in shared memory. Copy and Close are for one goroutine at a time.
 type Buffer struct {
