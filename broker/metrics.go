@@ -33,5 +33,8 @@ func (s *Server) snapshot() metrics.Snapshot {
 	for name, c := range st.ByCommand {
 		out.Commands[name] = metrics.Command{Served: c.Served, Failed: c.Failed}
 	}
+	if v := st.Vtest; v != nil {
+		out.Vtest = &metrics.Vtest{Clients: len(v.Clients), Resources: v.Resources, Bytes: v.Bytes, Total: v.Total, Ended: v.Ended, Submits: v.Submits}
+	}
 	return out
 }

@@ -37,19 +37,26 @@ var (
 	descPaceCaps   = desc("pace_caps_total", "Flushes that the display did not show in time.")
 	descReconnects = desc("display_reconnects_total", "Times the compositor came back.")
 
-	descOutstanding = desc("fences_outstanding", "Commands whose completion waits for the renderer or the display.")
-	descLive        = desc("imports", "Buffers that the display has imported now.")
-	descResources   = desc("resources", "Resources of the guest by kind.", "kind")
-	descContexts    = desc("contexts", "Rendering contexts of the guest.")
-	descScanouts    = desc("scanouts", "Scanouts that show something.")
-	descWindowSize  = desc("window_bytes", "Size of the window of host memory.")
-	descWindowUsed  = desc("window_used_bytes", "Part of it that is mapped.")
-	descMappings    = desc("window_mappings", "Blobs mapped in it.")
-	descMapLimit    = desc("window_mappings_limit", "How many may be mapped at a time.")
-	descDeaths      = desc("worker_deaths_total", "Workers that died, by what of.", "cause")
-	descQuarantine  = desc("worker_quarantine", "1 if 3D is off for this VM because it killed too many workers.")
-	descLastDeath   = desc("worker_last_death_info", "What the last worker that died was busy with; always 1.", "cause", "context", "name", "command")
-	descLatency     = desc("flush_to_commit_seconds", "From the guest's RESOURCE_FLUSH to the commit to the display.")
+	descOutstanding    = desc("fences_outstanding", "Commands whose completion waits for the renderer or the display.")
+	descLive           = desc("imports", "Buffers that the display has imported now.")
+	descResources      = desc("resources", "Resources of the guest by kind.", "kind")
+	descContexts       = desc("contexts", "Rendering contexts of the guest.")
+	descScanouts       = desc("scanouts", "Scanouts that show something.")
+	descWindowSize     = desc("window_bytes", "Size of the window of host memory.")
+	descWindowUsed     = desc("window_used_bytes", "Part of it that is mapped.")
+	descMappings       = desc("window_mappings", "Blobs mapped in it.")
+	descMapLimit       = desc("window_mappings_limit", "How many may be mapped at a time.")
+	descDeaths         = desc("worker_deaths_total", "Workers that died, by what of.", "cause")
+	descQuarantine     = desc("worker_quarantine", "1 if 3D is off for this VM because it killed too many workers.")
+	descLastDeath      = desc("worker_last_death_info", "What the last worker that died was busy with; always 1.", "cause", "context", "name", "command")
+	descVtestClients   = desc("vtest_clients", "Programs without a guest that are connected (--vtest).")
+	descVtestTotal     = desc("vtest_clients_total", "Programs without a guest that have connected.")
+	descVtestEnded     = desc("vtest_clients_ended_total", "Of these, ended for an error.")
+	descVtestSubmits   = desc("vtest_submits_total", "Command streams of programs without a guest.")
+	descVtestResources = desc("vtest_resources", "Resources of programs without a guest.")
+	descVtestBytes     = desc("vtest_bytes", "Host memory behind them, about.")
+
+	descLatency = desc("flush_to_commit_seconds", "From the guest's RESOURCE_FLUSH to the commit to the display.")
 )
 
 // collector asks a broker at each scrape.
@@ -139,6 +146,14 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		if d := s.LastDeath; d.Cause != "" {
 			gauge(descLastDeath, 1, d.Cause, d.Context, strings.ToValidUTF8(d.Name, "?"), d.Command)
 		}
+	}
+	if v := s.Vtest; v != nil {
+		gauge(descVtestClients, float64(v.Clients))
+		gauge(descVtestResources, float64(v.Resources))
+		gauge(descVtestBytes, float64(v.Bytes))
+		counter(descVtestTotal, v.Total)
+		counter(descVtestEnded, v.Ended)
+		counter(descVtestSubmits, v.Submits)
 	}
 	buckets := map[float64]uint64{}
 	for _, o := range s.FlushToCommit.Below {

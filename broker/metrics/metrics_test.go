@@ -38,6 +38,7 @@ func full() Snapshot {
 		FencesOutstanding: 27, ImportsLive: 28, Resources: map[string]int{"2d": 29}, Contexts: 30, Scanouts: 31,
 		WindowSize: 32, WindowUsed: 33, Mappings: 34, MappingsLimit: 35, FlushToCommit: h.Distribution(),
 		Supervised: true, WorkerDeaths: map[string]uint64{"watchdog": 36}, LastDeath: Death{"watchdog", "37", "glxgears", "SUBMIT_3D"},
+		Vtest: &Vtest{Clients: 51, Resources: 52, Bytes: 53, Total: 54, Ended: 55, Submits: 56},
 	}
 }
 
@@ -91,6 +92,8 @@ func TestScrape(t *testing.T) {
 			`gpubroker_display_reconnects_total 26`, `gpubroker_fences_outstanding 27`, `gpubroker_imports 28`, `gpubroker_resources{kind="2d"} 29`,
 			`gpubroker_contexts 30`, `gpubroker_scanouts 31`, `gpubroker_window_bytes 32`, `gpubroker_window_used_bytes 33`,
 			`gpubroker_window_mappings 34`, `gpubroker_window_mappings_limit 35`,
+			`gpubroker_vtest_clients 51`, `gpubroker_vtest_resources 52`, `gpubroker_vtest_bytes 53`, `gpubroker_vtest_clients_total 54`,
+			`gpubroker_vtest_clients_ended_total 55`, `gpubroker_vtest_submits_total 56`,
 			`gpubroker_flush_to_commit_seconds_bucket{le="6.4e-05"} 0`, `gpubroker_flush_to_commit_seconds_bucket{le="0.000128"} 1`,
 			`gpubroker_flush_to_commit_seconds_bucket{le="0.002048"} 1`, `gpubroker_flush_to_commit_seconds_bucket{le="0.004096"} 2`,
 			`gpubroker_flush_to_commit_seconds_sum 0.0031`, `gpubroker_flush_to_commit_seconds_count 2`,

@@ -33,10 +33,18 @@ type Snapshot struct {
 	MappingsLimit     int
 	FlushToCommit     display.Distribution
 
+	Vtest *Vtest // nil where none are served
+
 	Supervised   bool              // the fields below mean something
 	WorkerDeaths map[string]uint64 // by cause
 	Quarantine   bool              // 3D is off for this VM
 	LastDeath    Death             // Cause is empty if there was none
+}
+
+// Vtest counts programs without a guest. Bytes is host memory, about.
+type Vtest struct {
+	Clients, Resources           int
+	Bytes, Total, Ended, Submits uint64
 }
 
 // Death is the end of a worker: what it was busy with.

@@ -16,7 +16,8 @@ import (
 // what the other has, a reset of the guest's device included.
 func TestVtestBesideGuest(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "vtest")
-	s := serveProgram(t, "--virgl=on", "--vtest", path)
+	scrape := filepath.Join(t.TempDir(), "metrics")
+	s := serveProgram(t, "--virgl=on", "--vtest", path, "--metrics", "unix:"+scrape)
 	const w, h = 40, 30
 	s.ok((&virtiogpu.CtxCreate{CtrlHdr: virtiogpu.CtrlHdr{CtxID: 1}, NLen: 5, Name: [64]byte{'g', 'u', 'e', 's', 't'}}).Append(nil))
 	s.create3D(&virtiogpu.ResourceCreate3D{ResourceID: vertices, Target: virglcmd.TargetBuffer, Format: virglcmd.FormatR8, Bind: virglcmd.BindVertexBuffer,
@@ -95,6 +96,12 @@ func TestVtestBesideGuest(t *testing.T) {
 	for _, want := range []string{"VTEST CLIENT  NAME", "beside?  2        1", "1        guest  1"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("ls lacks %q:\n%s", want, text)
+		}
+	}
+	text = get(t, scrape)
+	for _, want := range []string{"gpubroker_vtest_clients 1\n", "gpubroker_vtest_submits_total 1\n", "gpubroker_vtest_clients_ended_total 0\n"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in\n%s", want, text)
 		}
 	}
 	s.Quit() // the guest's device is reset
