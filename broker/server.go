@@ -100,6 +100,7 @@ func NewServer(cfg Config) (_ *Server, err error) {
 	if cfg.Keep != nil && cfg.Keep.History().Quarantine {
 		cfg.Virgl = VirglOff
 		cfg.Log.Warn("3D is off: it killed too many workers of this VM")
+		cfg.Vtest = "" // is nothing but 3D
 	}
 	s := &Server{cfg: cfg, log: cfg.Log}
 	defer func() {
@@ -212,7 +213,7 @@ func (s *Server) Run(ctx context.Context) error {
 }
 
 func (s *Server) runGPU(ctx context.Context) error {
-	if s.ln == nil && s.cfg.FD == nil { // there is no guest, only vtest clients
+	if s.ln == nil && s.cfg.FD == nil && s.cfg.Keep == nil { // there is no guest, only vtest clients
 		<-ctx.Done()
 		return nil
 	}
