@@ -554,3 +554,43 @@ func TestPromoted(t *testing.T) {
 	v.paint(s, red)
 	v.shows("0", red)
 }
+
+// TestInput: the guest's keyboard survives with its buffers.
+func TestInput(t *testing.T) {
+	v := start(t, vhostusertest.QEMU11B, supervise.Config{})
+	p := vhostusertest.QEMU11A
+	p.DisplaySocket, p.QueueSizes = false, [2]int{4, 4}
+	g, err := fakeguest.Dial(filepath.Join(filepath.Dir(v.control), "input"), fakeguest.Config{Profile: p, RAMSize: 4 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Quit()
+	if err := g.Boot(); err != nil {
+		t.Fatal(err)
+	}
+	events := make([]*fakeguest.Op, 4)
+	for i := range events {
+		if events[i], err = g.Ctrl.Submit(nil, 8); err != nil {
+			t.Fatal(err)
+		}
+	}
+	caps := []byte{0x11, 0, 1, 0, 1, 0, 0, 0} // EV_LED, LED_CAPSL, on
+	for range 4 {
+		op, err := g.Cursor.Submit(caps, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := g.Cursor.Wait(op, nil, time.Minute); err != nil {
+			t.Fatal(err)
+		}
+		v.kill()
+	}
+	for i, op := range events {
+		if done, err := g.Ctrl.Done(op); done || err != nil {
+			t.Errorf("buffer %d came back without an event: %v", i, err)
+		}
+	}
+	for _, p := range g.FE.Problems() {
+		t.Error(p)
+	}
+}

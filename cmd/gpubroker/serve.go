@@ -236,8 +236,14 @@ func serve(ctx context.Context, o *serveOptions) error {
 	return serveHere(ctx, cfg)
 }
 
+// changeConfig is that of special builds.
+var changeConfig func(*broker.Config)
+
 // serveHere serves in this process.
 func serveHere(ctx context.Context, cfg broker.Config) error {
+	if changeConfig != nil {
+		changeConfig(&cfg)
+	}
 	cfg.Log.Info("gpubroker", zap.String("version", cfg.Version))
 	s, err := broker.NewServer(cfg)
 	if err != nil {

@@ -139,6 +139,7 @@ func adopt(ctx context.Context, fd int) (w *keep.Worker, _ context.Context, end 
 	if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, unix.FD_CLOEXEC); err != nil {
 		return nil, nil, nil, usageError{fmt.Errorf("--worker-fd %d: %w", fd, err)}
 	}
+	_ = os.WriteFile("/proc/self/comm", []byte("gpubroker"), 0) // not the "exe" that it was started as
 	if w, err = keep.Adopt(dmabuf.NewFD(fd, "supervisor")); err != nil {
 		return nil, nil, nil, err
 	}
