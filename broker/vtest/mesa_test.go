@@ -20,8 +20,8 @@ func drawIfAsked() {
 	if err != nil {
 		return
 	}
-	renderer, err := gldraw.Draw(25, byte(seed))
-	fmt.Println(renderer, err)
+	r, err := gldraw.Draw(25, byte(seed))
+	fmt.Println(r.Renderer, err)
 	if err != nil {
 		os.Exit(1)
 	}

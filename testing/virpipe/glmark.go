@@ -3,6 +3,9 @@ package virpipe
 import (
 	"context"
 	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -37,6 +40,37 @@ func ParseGlmark(out string) ([]Scene, error) {
 		return nil, fmt.Errorf("glmark2 measured nothing: %s", out)
 	}
 	return scenes, nil
+}
+
+// drawnLine is what gldraw says last.
+var drawnLine = regexp.MustCompile(`(?m)^the first after ([0-9.]+) ms, then ([0-9.]+) a second$`)
+
+// Gldraw runs testing/cmd/gldraw, which stands at program. It returns how often a second it
+// would start and have its first frame, and its frames a second from there.
+func Gldraw(ctx context.Context, root *lab.Root, s *Server, program string, frames int) (starts, fps float64, err error) {
+	out, err := s.Command(ctx, root, nil, []string{filepath.Dir(program)}, program, "-frames", strconv.Itoa(frames)).CombinedOutput()
+	if err != nil {
+		return 0, 0, fmt.Errorf("gldraw on %s: %w\n%s", s.Name, err, out)
+	}
+	m := drawnLine.FindSubmatch(out)
+	if virgl := strings.Contains(string(out), "GL_RENDERER: virgl"); m == nil || virgl == (s.Socket == "") {
+		return 0, 0, fmt.Errorf("gldraw on %s: %s", s.Name, out)
+	}
+	first, err := strconv.ParseFloat(string(m[1]), 64)
+	if err == nil {
+		fps, err = strconv.ParseFloat(string(m[2]), 64)
+	}
+	return 1000 / first, fps, err
+}
+
+// BuildGldraw compiles it to the file out. It runs in the module's folder or below.
+func BuildGldraw(ctx context.Context, out string) error {
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", out, "github.com/gpubroker/gpubroker/testing/cmd/gldraw")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if text, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build gldraw: %w\n%s", err, text)
+	}
+	return nil
 }
 
 // Glmark runs glmark2 in a compositor.

@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"image"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -153,10 +151,8 @@ func TestDraw(t *testing.T) {
 	root := labtest.Root(t)
 	s := start(t, root)
 	program := filepath.Join(t.TempDir(), "gldraw")
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", program, "github.com/gpubroker/gpubroker/testing/cmd/gldraw")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
+	if err := virpipe.BuildGldraw(t.Context(), program); err != nil {
+		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
@@ -178,14 +174,27 @@ func TestDraw(t *testing.T) {
 func TestInfo(t *testing.T) {
 	root := labtest.Root(t)
 	s := start(t, root)
+	ask(t, root, s, nil, "eglinfo", "-B", "-p", "surfaceless")
+	atRest(t, s)
+}
+
+// TestInfoX11: the same of programs that show something.
+func TestInfoX11(t *testing.T) {
+	root := labtest.Root(t)
+	s := start(t, root)
 	x := labtest.Xvfb(t, 320, 320)
 	for _, argv := range [][]string{{"es2_info"}, {"glxinfo", "-B"}, {"eglinfo", "-B", "-p", "x11"}} {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		out, err := s.Command(ctx, root, x.Env(), nil, argv...).CombinedOutput()
-		cancel()
-		if err != nil || !strings.Contains(string(out), "virgl") {
-			t.Errorf("%v: %v\n%s", argv, err, out)
-		}
+		ask(t, root, s, x.Env(), argv...)
 	}
 	atRest(t, s)
+}
+
+func ask(t *testing.T, root *lab.Root, s *virpipe.Server, env []string, argv ...string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	out, err := s.Command(ctx, root, env, nil, argv...).CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "virgl (") {
+		t.Errorf("%v: %v\n%s", argv, err, out)
+	}
 }

@@ -62,6 +62,10 @@ func run(ctx context.Context, o *options) (err error) {
 	if err := brokerproc.Build(ctx, binary); err != nil {
 		return err
 	}
+	program := filepath.Join(tmp, "gldraw")
+	if err := virpipe.BuildGldraw(ctx, program); err != nil {
+		return err
+	}
 	ours, err := virpipe.Gpubroker(ctx, root, binary)
 	if err != nil {
 		return err
@@ -109,13 +113,20 @@ func run(ctx context.Context, o *options) (err error) {
 				return err
 			}
 			b.add(s.Name, scenes)
+			starts, fps, err := virpipe.Gldraw(ctx, root, s, program, int(o.seconds*3000))
+			if err != nil {
+				return err
+			}
+			b.addSmall(s.Name, virpipe.Scene{Name: "gldraw's first frame, start-up included (1/s)", FPS: starts})
+			b.addSmall(s.Name, virpipe.Scene{Name: "gldraw's frames of 60x36, every pixel looked at", FPS: fps})
 			if s.Socket == "" {
 				continue
 			}
-			if scenes, err = frames(s, o.seconds); err != nil {
+			small, err := frames(s, o.seconds)
+			if err != nil {
 				return fmt.Errorf("%s: %w", s.Name, err)
 			}
-			b.add(s.Name, scenes)
+			b.addSmall(s.Name, small)
 		}
 	}
 	rep := b.report(ours.Name, theirs.Name)

@@ -27,8 +27,9 @@ type Report struct {
 	Size     string            `json:"size"`
 	Versions map[string]string `json:"versions"`
 	Scenes   []SceneReport     `json:"scenes"`
-	// Frames are not glmark2's, and not in the ratio.
-	Frames SceneReport `json:"frames"`
+	// Small are frames with few pixels: what lies between a program and the renderer. They
+	// are not glmark2's, and not in the ratio.
+	Small []SceneReport `json:"small"`
 }
 
 // SceneReport is one scene.
@@ -41,35 +42,30 @@ type SceneReport struct {
 	High   float64              `json:"high"`
 }
 
-type bench struct {
-	rep   Report
-	index map[string]int // of scenes
-}
+type bench struct{ rep Report }
 
 func newBench(root *lab.Root, o *options) *bench {
-	b := &bench{rep: Report{Target: target, Rounds: o.rounds, Seconds: o.seconds, Size: o.size}, index: map[string]int{}}
+	b := &bench{rep: Report{Target: target, Rounds: o.rounds, Seconds: o.seconds, Size: o.size}}
 	b.rep.Versions, _ = root.Versions() // for people; the numbers count
 	return b
 }
 
 func (b *bench) add(server string, scenes []virpipe.Scene) {
 	for _, s := range scenes {
-		if s.Name == FramesName {
-			f := &b.rep.Frames
-			if f.Name == "" {
-				*f = SceneReport{Name: s.Name, FPS: map[string][]float64{}, Median: map[string]float64{}}
-			}
-			f.FPS[server] = append(f.FPS[server], s.FPS)
-			continue
-		}
-		i, ok := b.index[s.Name]
-		if !ok {
-			i = len(b.rep.Scenes)
-			b.index[s.Name] = i
-			b.rep.Scenes = append(b.rep.Scenes, SceneReport{Name: s.Name, FPS: map[string][]float64{}, Median: map[string]float64{}})
-		}
-		b.rep.Scenes[i].FPS[server] = append(b.rep.Scenes[i].FPS[server], s.FPS)
+		b.rep.Scenes = note(b.rep.Scenes, server, s)
 	}
+}
+
+func (b *bench) addSmall(server string, s virpipe.Scene) { b.rep.Small = note(b.rep.Small, server, s) }
+
+func note(list []SceneReport, server string, s virpipe.Scene) []SceneReport {
+	i := slices.IndexFunc(list, func(r SceneReport) bool { return r.Name == s.Name })
+	if i < 0 {
+		i = len(list)
+		list = append(list, SceneReport{Name: s.Name, FPS: map[string][]float64{}, Median: map[string]float64{}})
+	}
+	list[i].FPS[server] = append(list[i].FPS[server], s.FPS)
+	return list
 }
 
 // report compares: the whole is the geometric mean over the scenes.
@@ -83,7 +79,9 @@ func (b *bench) report(ours, theirs string) *Report {
 		}
 		whole += math.Log(r.Scenes[i].Ratio)
 	}
-	r.Frames.compare(ours, theirs)
+	for i := range r.Small {
+		r.Small[i].compare(ours, theirs)
+	}
 	n := float64(len(r.Scenes))
 	if n == 0 {
 		return r
@@ -116,7 +114,7 @@ func median(list []float64) float64 {
 func (r *Report) print(w io.Writer) {
 	t := tabwriter.NewWriter(w, 2, 8, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(t, "gpubroker\tvirgl_test_server\tllvmpipe\tratio\tfrom\tto\t scene")
-	for _, s := range append(slices.Clone(r.Scenes), r.Frames) {
+	for _, s := range slices.Concat(r.Scenes, r.Small) {
 		fmt.Fprintf(t, "%.1f\t%.1f\t%.1f\t%.2f\t%.2f\t%.2f\t %s\n", s.Median["gpubroker"], s.Median["virgl_test_server"], s.Median["llvmpipe"], s.Ratio, s.Low, s.High, s.Name)
 	}
 	fmt.Fprintf(t, "\t\t\t%.2f\t%.2f\t%.2f\t geometric mean; target %.1f, met: %v\n", r.Ratio, r.Low, r.High, r.Target, r.Met)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"runtime"
+	"time"
 
 	"github.com/gpubroker/gpubroker/virgl/dl"
 )
@@ -27,35 +28,47 @@ varying vec2 place;
 void main() { gl_FragColor = texture2D(picture, place); }
 `
 
+// Result is what a program saw.
+type Result struct {
+	Renderer string        // GL_RENDERER
+	First    time.Duration // until the first frame was looked at, start-up included
+	Rest     time.Duration // from there to the last
+}
+
 // Draw draws frames, each with a texture of other colours and from vertices that are sent
-// anew, on a cleared background, and compares every pixel. seed tells programs apart. It
-// returns GL_RENDERER, also with an error.
-func Draw(frames int, seed byte) (renderer string, err error) {
+// anew, on a cleared background, and compares every pixel. seed tells programs apart. What
+// it knows is returned with an error, too.
+func Draw(frames int, seed byte) (r Result, err error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
+	start := time.Now()
 	g, err := load()
 	if err != nil {
-		return "", err
+		return r, err
 	}
-	renderer = dl.String(g.getString(glRenderer), 1<<10)
+	r.Renderer = dl.String(g.getString(glRenderer), 1<<10)
 	out := dl.Malloc(width * height * 4)
 	defer dl.Free(out)
 	if err := g.prepare(out); err != nil {
-		return renderer, err
+		return r, err
 	}
 	px := dl.Bytes(out, width*height*4)
 	for f := range frames {
 		g.frame(f, seed, out)
 		g.readPixels(0, 0, width, height, glRGBA, glUnsignedByte, out)
 		if err := look(px, f, seed); err != nil {
-			return renderer, fmt.Errorf("frame %d: %w", f, err)
+			return r, fmt.Errorf("frame %d: %w", f, err)
+		}
+		if f == 0 {
+			r.First = time.Since(start)
 		}
 	}
+	r.Rest = time.Since(start) - r.First
 	if e := g.getError(); e != 0 {
-		return renderer, fmt.Errorf("OpenGL error %#x", e)
+		return r, fmt.Errorf("OpenGL error %#x", e)
 	}
 	g.finish()
-	return renderer, nil
+	return r, nil
 }
 
 // prepare makes what is drawn into, with what and from what. mem is scratch memory.
