@@ -158,7 +158,7 @@ func (g *vtestGPU) NewContext(capset uint32, name string, signalled func(uint32)
 	c.onFence = signalled
 	l := d.limits
 	l.Resources, l.Owned, l.Bytes = (l.Resources+1)/2, (l.Owned+1)/2, (l.Bytes+1)/2
-	return &vtestContext{g: g, d: d, ctx: c, limits: l, resources: map[uint32]*resource{}}, nil
+	return &vtestContext{g: g, d: d, ctx: c, limits: l, resources: map[uint32]*resource{}, pages: map[uint32]*dmabuf.FD{}}, nil
 }
 
 // vtestContext is a client's context and what it made.
@@ -169,7 +169,20 @@ type vtestContext struct {
 	limits    Limits // of this client
 	used      usage  // of its resources
 	resources map[uint32]*resource
+	spare     []shmPage             // memory of resources that are gone
+	pages     map[uint32]*dmabuf.FD // descriptors of memory that will be spare, by resource
 }
+
+// shmPage is a page of shared memory. Mesa makes a resource of a few bytes for each
+// command stream, as its fence, and a memfd with a mapping is the dearest part of that. A
+// page goes only to who had it before.
+type shmPage struct {
+	fd  *dmabuf.FD
+	mem []byte
+}
+
+// maxPages is how many pages of a client, in use and spare, keep their descriptor.
+const maxPages = 16
 
 // admit says which limit of this client a new resource would break.
 func (c *vtestContext) admit(r *resource) error {
@@ -201,6 +214,16 @@ func (c *vtestContext) share(r *resource, size uint64) (*dmabuf.FD, error) {
 		return nil, fmt.Errorf("%w: %d bytes, limit %d", virtiogpu.ErrOutOfMemory, size, c.limits.Bytes)
 	}
 	whole := dmabuf.PageAlign(int64(size))
+	if n := len(c.spare); n > 0 && whole == int64(len(c.spare[n-1].mem)) {
+		fd, err := c.spare[n-1].fd.Dup()
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", virtiogpu.ErrOutOfMemory, err)
+		}
+		r.shm, c.pages[r.args.ID] = c.spare[n-1].mem, c.spare[n-1].fd
+		c.spare = c.spare[:n-1]
+		clear(r.shm)
+		return fd, nil
+	}
 	fd, err := dmabuf.NewMemfd("vtest resource", whole)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", virtiogpu.ErrOutOfMemory, err)
@@ -211,7 +234,22 @@ func (c *vtestContext) share(r *resource, size uint64) (*dmabuf.FD, error) {
 		return nil, fmt.Errorf("%w: %w", virtiogpu.ErrOutOfMemory, err)
 	}
 	r.shm = mem
+	if whole == dmabuf.PageAlign(1) && len(c.pages)+len(c.spare) < maxPages {
+		if kept, err := fd.Dup(); err == nil {
+			c.pages[r.args.ID] = kept
+		}
+	}
 	return fd, nil
+}
+
+// spareMemory takes the memory of a resource that the renderer does not know, if it is to
+// be used again.
+func (c *vtestContext) spareMemory(r *resource) {
+	if fd := c.pages[r.args.ID]; fd != nil {
+		delete(c.pages, r.args.ID)
+		c.spare = append(c.spare, shmPage{fd, r.shm})
+		r.shm = nil
+	}
 }
 
 // Create implements vtest.Context.
@@ -247,6 +285,7 @@ func (c *vtestContext) make(res *resource, do func() error) error {
 		}
 	}
 	if err != nil {
+		c.spareMemory(res)
 		res.freeMemory()
 		return err
 	}
@@ -312,7 +351,15 @@ func (c *vtestContext) Unref(id uint32) {
 	}
 	c.drop(res)
 	delete(c.resources, id)
+	fd, mem := c.pages[id], res.shm
+	if fd != nil {
+		res.shm = nil
+	}
 	c.d.destroyResource(res, errVtestGone)
+	if fd != nil { // the renderer has let go of it
+		delete(c.pages, id)
+		c.spare = append(c.spare, shmPage{fd, mem})
+	}
 }
 
 var errVtestGone = errors.New("its client gave it up")
@@ -377,4 +424,9 @@ func (c *vtestContext) Close() {
 	for id := range c.resources {
 		c.Unref(id)
 	}
+	for _, p := range c.spare {
+		_ = dmabuf.Unmap(p.mem)
+		_ = p.fd.Close()
+	}
+	c.spare = nil
 }

@@ -120,6 +120,56 @@ func TestTransfers(t *testing.T) {
 	}
 }
 
+// TestPages: memory of small resources is used again, only by the same client, zeroed, and
+// not while another resource has it.
+func TestPages(t *testing.T) {
+	r := newRig(t, rigConfig{})
+	a, b := r.dial("a", 2), r.dial("b", 2)
+	small := func(c *vtesttest.Client) *vtesttest.Resource { return r.texture(c, 8, 8) }
+	var live []*vtesttest.Resource
+	for range 40 { // more than are kept
+		live = append(live, small(a))
+	}
+	for i, x := range live {
+		for j := range x.Mem {
+			x.Mem[j] = byte(i + 1)
+		}
+	}
+	for i, x := range live {
+		if x.Mem[0] != byte(i+1) {
+			t.Fatal("two resources have the same memory")
+		}
+		r.must(a.Unref(x.Handle))
+	}
+	other := small(b)
+	old := small(a) // on a page that a's gone resources had
+	for _, x := range []*vtesttest.Resource{other, old} {
+		if !bytes.Equal(x.Mem, make([]byte, len(x.Mem))) {
+			t.Error("memory is not zero")
+		}
+	}
+	old.Mem[5] = 99
+	shared := 0
+	for _, x := range live {
+		if x.Mem[5] == 99 {
+			shared++
+		}
+		x.Mem[5] = 77
+	}
+	if shared != 1 || other.Mem[5] != 0 {
+		t.Errorf("%d of the gone resources share the new one's memory, want 1; another client's has %d", shared, other.Mem[5])
+	}
+	for range 200 {
+		x := small(a)
+		want := must(pattern(a, x, 8, 8, 9))(t)
+		if got := must(a.Read(x, 0, 0, 8, 8))(t); !bytes.Equal(got, want) {
+			t.Fatal("other pixels came back")
+		}
+		r.must(a.Unref(x.Handle))
+		x.Close()
+	}
+}
+
 // TestLargeInline: transfers in the stream that are larger than any buffer, to a client
 // that reads slowly, while another is served.
 func TestLargeInline(t *testing.T) {
