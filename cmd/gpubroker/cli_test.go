@@ -23,6 +23,7 @@ import (
 // TestMain is gpubroker itself when a test runs its own binary as one.
 func TestMain(m *testing.M) {
 	if os.Getenv("GPUBROKER_TEST_MAIN") == "1" {
+		tryAll()
 		main()
 	}
 	fdtest.Main(m)

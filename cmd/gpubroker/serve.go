@@ -227,6 +227,9 @@ func serve(ctx context.Context, o *serveOptions) error {
 		return supervised(ctx, cfg, o)
 	}
 	if o.supervise.worker >= 0 {
+		if err := confined(cfg, o); err != nil {
+			return err
+		}
 		var end func()
 		if cfg.Keep, ctx, end, err = adopt(ctx, o.supervise.worker); err != nil {
 			return err
