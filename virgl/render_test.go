@@ -200,3 +200,39 @@ func TestTransfer(t *testing.T) {
 		})
 	}
 }
+
+// TestOtherContextBetween: a context that was used last goes on drawing after another was
+// made or has ended: the library leaves the other's GL context current, in which the first
+// has none of its state.
+func TestOtherContextBetween(t *testing.T) {
+	const size = 16
+	for name, between := range map[string]func(*testing.T, *renderer){
+		"nothing": func(*testing.T, *renderer) {},
+		"made": func(t *testing.T, r *renderer) {
+			if err := r.CreateContext(2, 0, "other"); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"ended": func(_ *testing.T, r *renderer) { r.DestroyContext(3) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			onThread(t, nil, func(r *renderer) {
+				if err := r.CreateContext(3, 0, "third"); err != nil {
+					t.Fatal(err)
+				}
+				g := newGuest(t, r, 1)
+				g.target(1, virglcmd.FormatB8G8R8A8, size, size, 0)
+				red, blue := [4]float32{1, 0, 0, 1}, [4]float32{0, 0, 1, 1}
+				g.draw(1, virglcmd.FormatB8G8R8A8, size, size, virglcmd.FragmentShader, virglcmd.TriangleStrip, virglcmd.Quad(red, red))
+				between(t, r)
+				data := virglcmd.AppendVertices(nil, virglcmd.Quad(blue, blue)...)
+				g.b.InlineWrite(g.vertices, 0, virglcmd.Box{W: uint32(len(data)), H: 1, D: 1}, 0, data)
+				g.b.Draw(virglcmd.TriangleStrip, 0, 4)
+				g.submit()
+				if p := g.read(1, size, size, 4)[:4]; !bytes.Equal(p, []byte{255, 0, 0, 255}) {
+					t.Errorf("texel % x, want blue", p)
+				}
+			})
+		})
+	}
+}

@@ -294,6 +294,10 @@ func (r *renderer) CreateContext(ctx, init uint32, name string) error {
 	n := copy(r.scratch[:maxName], name)
 	r.scratch[n] = 0
 	rc := r.call(r.lib.contextCreateWithFlags, uintptr(ctx), uintptr(capset), uintptr(n), dl.Addr(r.scratch))
+	// The library leaves the new GL context current and does not note it (vrend_create_context,
+	// 0.10.4 to 1.3): the context that was used last would go on in the wrong one.
+	r.call(r.lib.forceCtx0)
+	r.fences.ctx = 0
 	if err := result(rc); err != nil {
 		return ctxErr("create", ctx, err)
 	}
