@@ -70,10 +70,11 @@ deb: setup ## a Debian package (out/deb/)
 	@packaging/deb/build.sh
 
 .PHONY: bench
-bench: setup $(STEP) ## benchmarks
+bench: setup lab $(STEP) ## benchmarks, and peers beside us
 	@rm -rf out/bench
 	@$(STEP) -report out/bench/report.json -test bench -- env CGO_ENABLED=0 \
 		go test -p 1 -run '^$$' -bench . -benchmem ./...
+	go run ./testing/cmd/guestbench
 
 .PHONY: lint
 lint: setup ## gofmt, vet with and without cgo, staticcheck

@@ -28,13 +28,25 @@ func NewDir(command string) (Dir, error) {
 	return Dir{path}, nil
 }
 
+// Part makes out/<command> where it is missing: several commands write there, one file each.
+func Part(command string) (Dir, error) {
+	d := Dir{filepath.Join("out", command)}
+	if err := os.MkdirAll(d.Path, 0o755); err != nil {
+		return Dir{}, fmt.Errorf("make %s: %w", d.Path, err)
+	}
+	return d, nil
+}
+
 // JSON writes v as report.json.
-func (d Dir) JSON(v any) error {
+func (d Dir) JSON(v any) error { return d.File("report.json", v) }
+
+// File writes v as JSON.
+func (d Dir) File(name string, v any) error {
 	body, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
 		return fmt.Errorf("report: %w", err)
 	}
-	return os.WriteFile(filepath.Join(d.Path, "report.json"), append(body, '\n'), 0o644)
+	return os.WriteFile(filepath.Join(d.Path, name), append(body, '\n'), 0o644)
 }
 
 // PNG writes a picture.
