@@ -133,10 +133,16 @@ func (p *pipe) send() {
 	p.mu.Lock()
 	told := p.stop
 	p.mu.Unlock()
-	p.end()
-	if !told {
-		p.ps.c.writeClose(p.id, reason)
+	if told {
+		p.end()
+		return
 	}
+	// The pipe is not counted any more when the peer hears of its end, and those who
+	// wait for pipes wait until it is said.
+	p.ps.closing(1)
+	p.end()
+	p.ps.c.writeClose(p.id, reason)
+	p.ps.closing(-1)
 }
 
 func (p *pipe) pump() Reason {

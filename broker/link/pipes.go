@@ -22,7 +22,8 @@ type pipes struct {
 	last   uint32           // guarded by mu: the last id that this end named
 	theirs uint32           // guarded by mu: the last id that the peer named
 	ended  bool             // guarded by mu
-	idle   chan struct{}    // guarded by mu: if somebody waits, closed when open is empty
+	unsaid int              // guarded by mu: pipes that have ended and whose Close is being sent
+	idle   chan struct{}    // guarded by mu: if somebody waits, closed when nothing is left to wait for
 }
 
 func (ps *pipes) init(c *Conn, limits Limits) {
@@ -147,7 +148,20 @@ func (ps *pipes) remove(p *pipe) {
 		ps.ours--
 	}
 	ps.limits.Pipes.Give(1)
-	if len(ps.open) == 0 && ps.idle != nil {
+	ps.settle()
+}
+
+// closing counts pipes whose Close is being sent.
+func (ps *pipes) closing(n int) {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	ps.unsaid += n
+	ps.settle()
+}
+
+// settle wakes DrainPipes when there is nothing to wait for. The caller holds mu.
+func (ps *pipes) settle() {
+	if len(ps.open) == 0 && ps.unsaid == 0 && ps.idle != nil {
 		close(ps.idle)
 		ps.idle = nil
 	}
@@ -201,7 +215,7 @@ func (ps *pipes) handle(f Frame) error {
 func (c *Conn) DrainPipes(ctx context.Context) error {
 	ps := &c.pipes
 	ps.mu.Lock()
-	if len(ps.open) == 0 {
+	if len(ps.open) == 0 && ps.unsaid == 0 {
 		ps.mu.Unlock()
 		return nil
 	}
