@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -106,6 +105,6 @@ func TestVtestBesideGuest(t *testing.T) {
 	}
 	s.Quit() // the guest's device is reset
 	for range 20 {
-		look(fmt.Sprint("after the guest left"))
+		look("after the guest left")
 	}
 }
