@@ -87,7 +87,8 @@ func (s *Supervisor) hello(w *worker) error {
 // attend hears the worker until it is gone.
 func (s *Supervisor) attend(w *worker) {
 	stop := make(chan struct{})
-	go s.watch(w, stop)
+	var watching sync.WaitGroup
+	watching.Go(func() { s.watch(w, stop) })
 	isReady := false
 	for {
 		m, err := w.sock.Receive()
@@ -125,6 +126,7 @@ func (s *Supervisor) attend(w *worker) {
 	_ = w.cmd.Wait() // the state says how it ended
 	w.state = w.cmd.ProcessState
 	close(stop)
+	watching.Wait() // the page that it looks at goes next
 	_ = w.closeSocket()
 	close(w.done)
 }
