@@ -30,9 +30,6 @@ func serveReal(t testing.TB) (path string, srv *broker.Vtest) {
 	loop.Call(func() { rend, err = virgl.New(virgl.Config{OnFence: relay.Signal, Log: zap.NewNop()}) })
 	if err != nil {
 		_ = loop.Close()
-		if errors.Is(err, virgl.ErrLibrary) {
-			t.Skipf("libvirglrenderer cannot be loaded: %v", err)
-		}
 		t.Fatal(err)
 	}
 	path = filepath.Join(t.TempDir(), "vtest")

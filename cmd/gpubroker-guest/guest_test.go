@@ -19,7 +19,7 @@ import (
 var guestPackages = []string{"drm", "shm", "relay"}
 
 // modeB is the device of QEMU 11.1 that passes everything on.
-const modeB = "vhost-user-test-device-pci,virtio-id=16,num_vqs=2,vq_size=256,config_size=16,chardev="
+const modeB = lab.GenericGPU + ",chardev="
 
 // TestGuest runs the tests of the packages inside a real guest with a GPU and an
 // import device, and then real programs through every way to the host.

@@ -26,7 +26,7 @@ var Transports = []string{CrossDomain, Serial}
 
 // generic is the device of QEMU 11.1 that passes everything on; the chardev is to be
 // added.
-const generic = "vhost-user-test-device-pci,virtio-id=16,num_vqs=2,vq_size=256,config_size=16"
+const generic = lab.GenericGPU
 
 // SerialPort is the name by which gpubroker-guest finds its port.
 const SerialPort = "org.gpubroker.0"

@@ -25,7 +25,7 @@ func TestCrossDomain(t *testing.T) {
 		Env:  w.Env(), Bind: []string{w.RuntimeDir},
 	})
 	r := &rig{T: t, broker: b, weston: w}
-	vm := labtest.VM(t, lab.VMConfig{Devices: r.gpu("vhost-user-test-device-pci,virtio-id=16,num_vqs=2,vq_size=256,config_size=16")})
+	vm := labtest.VM(t, lab.VMConfig{Devices: r.gpu(lab.GenericGPU)})
 	r.vm = vm
 	program := filepath.Join(filepath.Dir(bin(t, "gpubroker")), "crossguest")
 	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", program, "../crossguest")

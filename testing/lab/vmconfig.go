@@ -21,6 +21,11 @@ const (
 	AccelTCG  = "tcg"
 )
 
+// GenericGPU is QEMU 11.1's generic vhost-user device, as a GPU: what -device takes, but for
+// the chardev. It passes blobs and the window of host memory on, which vhost-user-gpu-pci
+// does not.
+const GenericGPU = "vhost-user-test-device-pci,virtio-id=16,num_vqs=2,vq_size=256,config_size=16"
+
 // VMConfig describes a guest. The zero value boots QEMU 11.1 with 2 CPUs, 2 GiB
 // of shared memory and no display device.
 type VMConfig struct {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/gpubroker/gpubroker/dmabuf/fdtest"
+	"github.com/gpubroker/gpubroker/testing/report"
 )
 
 func TestMain(m *testing.M) { fdtest.Main(m) }
@@ -76,8 +77,8 @@ func TestReport(t *testing.T) {
 	}
 	r.Finish()
 	want := map[string]Ratio{
-		Waypipe:     {"s", Waypipe, Spread{2, 2, 2}, Spread{2, 2, 2}, Spread{1, .5, 1}},
-		WaypipeFlat: {"s", WaypipeFlat, Spread{.5, .5, .5}, Spread{.5, .5, .5}, Spread{1, .5, 1}},
+		Waypipe:     {"s", Waypipe, report.Spread{Median: 2, Min: 2, Max: 2}, report.Spread{Median: 2, Min: 2, Max: 2}, report.Spread{Median: 1, Min: .5, Max: 1}},
+		WaypipeFlat: {"s", WaypipeFlat, report.Spread{Median: .5, Min: .5, Max: .5}, report.Spread{Median: .5, Min: .5, Max: .5}, report.Spread{Median: 1, Min: .5, Max: 1}},
 	}
 	if len(r.Ratios) != 2 {
 		t.Fatalf("%+v", r.Ratios)

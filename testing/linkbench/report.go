@@ -4,40 +4,27 @@ import (
 	"fmt"
 	"io"
 	"runtime"
-	"slices"
 	"text/tabwriter"
+
+	"github.com/gpubroker/gpubroker/testing/report"
 )
-
-// Spread is a number over the repetitions.
-type Spread struct {
-	Median float64 `json:"median"`
-	Min    float64 `json:"min"`
-	Max    float64 `json:"max"`
-}
-
-func spread(v []float64) Spread {
-	s := slices.Sorted(slices.Values(v))
-	return Spread{(s[(len(s)-1)/2] + s[len(s)/2]) / 2, s[0], s[len(s)-1]}
-}
-
-func (s Spread) String() string { return fmt.Sprintf("%.2f (%.2f–%.2f)", s.Median, s.Min, s.Max) }
 
 // Result is one scene over one way.
 type Result struct {
-	Scene string `json:"scene"`
-	Way   string `json:"way"`
-	P50   Spread `json:"p50_ms"`       // from the client's commit to the compositor's
-	P99   Spread `json:"p99_ms"`       // likewise
-	CPU   Spread `json:"cpu_ms_frame"` // of both ends' processes
+	Scene string        `json:"scene"`
+	Way   string        `json:"way"`
+	P50   report.Spread `json:"p50_ms"`       // from the client's commit to the compositor's
+	P99   report.Spread `json:"p99_ms"`       // likewise
+	CPU   report.Spread `json:"cpu_ms_frame"` // of both ends' processes
 }
 
 // Ratio compares two ways, repetition by repetition: below 1 gpubroker is better.
 type Ratio struct {
-	Scene string `json:"scene"`
-	To    string `json:"gpubroker_to"`
-	P50   Spread `json:"p50"`
-	P99   Spread `json:"p99"`
-	CPU   Spread `json:"cpu"`
+	Scene string        `json:"scene"`
+	To    string        `json:"gpubroker_to"`
+	P50   report.Spread `json:"p50"`
+	P99   report.Spread `json:"p99"`
+	CPU   report.Spread `json:"cpu"`
 }
 
 // Report is out/bench/link.json.
@@ -81,7 +68,7 @@ func (r *Report) Finish() {
 	r.Results, r.Ratios, r.Missed = nil, nil, []string{}
 	for _, key := range r.order {
 		x := r.series[key]
-		r.Results = append(r.Results, Result{key[0], key[1], spread(x.p50), spread(x.p99), spread(x.cpu)})
+		r.Results = append(r.Results, Result{key[0], key[1], report.NewSpread(x.p50), report.NewSpread(x.p99), report.NewSpread(x.cpu)})
 		ours := r.series[[2]string{key[0], Ours}]
 		if ours == nil || key[1] != Waypipe && key[1] != WaypipeFlat {
 			continue
@@ -93,7 +80,7 @@ func (r *Report) Finish() {
 		}
 		for _, m := range []struct {
 			what string
-			v    Spread
+			v    report.Spread
 		}{{"p50", q.P50}, {"p99", q.P99}, {"CPU", q.CPU}} {
 			if m.v.Median > 1 {
 				r.Missed = append(r.Missed, fmt.Sprintf("%s: %s is %.2f of waypipe's", key[0], m.what, m.v.Median))
@@ -102,12 +89,12 @@ func (r *Report) Finish() {
 	}
 }
 
-func ratio(a, b []float64) Spread {
+func ratio(a, b []float64) report.Spread {
 	var q []float64
 	for i := range min(len(a), len(b)) {
 		q = append(q, a[i]/b[i])
 	}
-	return spread(q)
+	return report.NewSpread(q)
 }
 
 // Table writes the report for people.

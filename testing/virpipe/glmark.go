@@ -3,8 +3,6 @@ package virpipe
 import (
 	"context"
 	"fmt"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -65,12 +63,7 @@ func Gldraw(ctx context.Context, root *lab.Root, s *Server, program string, fram
 
 // BuildGldraw compiles it to the file out. It runs in the module's folder or below.
 func BuildGldraw(ctx context.Context, out string) error {
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", out, "github.com/gpubroker/gpubroker/testing/cmd/gldraw")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if text, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("build gldraw: %w\n%s", err, text)
-	}
-	return nil
+	return lab.Build(ctx, "github.com/gpubroker/gpubroker/testing/cmd/gldraw", out)
 }
 
 // Glmark runs glmark2 in a compositor.

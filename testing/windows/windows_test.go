@@ -53,7 +53,7 @@ func start(t *testing.T, opt lab.SwayOptions, args ...string) *guest {
 	})
 	g.vm = labtest.VM(t, lab.VMConfig{Bind: []string{filepath.Dir(input)}, Devices: []string{
 		"-chardev", "socket,id=gpu,path=" + g.broker.Socket,
-		"-device", "vhost-user-test-device-pci,chardev=gpu,virtio-id=16,num_vqs=2,vq_size=256,config_size=16",
+		"-device", lab.GenericGPU + ",chardev=gpu",
 		"-chardev", "socket,id=input,path=" + input, "-device", "vhost-user-input-pci,chardev=input",
 	}})
 	g.run(`modprobe virtio_gpu; modprobe virtio_input; modprobe evdev

@@ -8,6 +8,7 @@ import (
 	"text/tabwriter"
 
 	"github.com/gpubroker/gpubroker/testing/lab"
+	"github.com/gpubroker/gpubroker/testing/report"
 	"github.com/gpubroker/gpubroker/testing/virpipe"
 )
 
@@ -94,21 +95,13 @@ func (b *bench) report(ours, theirs string) *Report {
 // compare fills in the medians and ratios, and returns those of each round.
 func (s *SceneReport) compare(ours, theirs string) (ratios []float64) {
 	for name, fps := range s.FPS {
-		s.Median[name] = median(fps)
+		s.Median[name] = report.NewSpread(fps).Median
 	}
 	for round := range min(len(s.FPS[ours]), len(s.FPS[theirs])) {
 		ratios = append(ratios, s.FPS[ours][round]/s.FPS[theirs][round])
 	}
 	s.Ratio, s.Low, s.High = s.Median[ours]/s.Median[theirs], slices.Min(ratios), slices.Max(ratios)
 	return ratios
-}
-
-func median(list []float64) float64 {
-	s := slices.Sorted(slices.Values(list))
-	if n := len(s); n%2 == 0 {
-		return (s[n/2-1] + s[n/2]) / 2
-	}
-	return s[len(s)/2]
 }
 
 func (r *Report) print(w io.Writer) {

@@ -34,7 +34,7 @@ type rig struct {
 // device is the GPU of QEMU 11.1 that passes everything on (mode B).
 func device(socket string) []string {
 	return []string{"-chardev", "socket,id=gpu,path=" + socket, "-device",
-		"vhost-user-test-device-pci,chardev=gpu,virtio-id=16,num_vqs=2,vq_size=256,config_size=16"}
+		lab.GenericGPU + ",chardev=gpu"}
 }
 
 func (p *programs) newRig(ctx context.Context, virgl string, log io.Writer) (r *rig, err error) {

@@ -67,7 +67,7 @@ const (
 
 var gpus = map[string]gpu{
 	modeClassic: {"demo", "vhost-user-gpu-pci", []string{"+virgl", "+edid"}},
-	modeFull: {"demo-full", "vhost-user-test-device-pci,virtio-id=16,num_vqs=2,vq_size=256,config_size=16",
+	modeFull: {"demo-full", lab.GenericGPU,
 		[]string{"+virgl", "+edid", "+resource_blob", "+host_visible", "+context_init"}},
 }
 

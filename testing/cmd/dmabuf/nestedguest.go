@@ -46,7 +46,7 @@ func nestedGPUs() []*gpu {
 	return []*gpu{
 		{name: "cube", slot: "0x10", device: "vhost-user-gpu-pci", args: []string{"--virgl=on"}, start: startCube, end: "kill $(cat /tmp/kmscube.pid)",
 			log: "/tmp/kmscube.log"},
-		{name: "weston", slot: "0x11", device: "vhost-user-test-device-pci,virtio-id=16,num_vqs=2,vq_size=256,config_size=16",
+		{name: "weston", slot: "0x11", device: lab.GenericGPU,
 			args: []string{"--virgl=off", "--hostmem", "256M"}, start: startWeston, end: "true", log: "/tmp/weston.log"},
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/gpubroker/gpubroker/testing/lab"
+	"github.com/gpubroker/gpubroker/testing/virpipe"
 )
 
 // measurement is what one guest saw.
@@ -49,10 +50,7 @@ kill $reader
 
 const glmark = "cd /tmp; glmark2-es2-drm --size 800x600 --visual-config red=8:green=8:blue=8:alpha=0:buffer=24 %s 2>&1\n"
 
-var (
-	cubeLine   = regexp.MustCompile(`Rendered (\d+) frames in ([\d.]+) sec`)
-	glmarkLine = regexp.MustCompile(`\[(\w+)\].*FPS: (\d+)`)
-)
+var cubeLine = regexp.MustCompile(`Rendered (\d+) frames in ([\d.]+) sec`)
 
 func programs(ctx context.Context, vm *lab.VM, seconds int) (m measurement, err error) {
 	text, err := vm.Check(ctx, prepare)
@@ -89,8 +87,12 @@ func programs(ctx context.Context, vm *lab.VM, seconds int) (m measurement, err 
 	if text, err = vm.Check(ctx, fmt.Sprintf(glmark, args.String())); err != nil {
 		return m, err
 	}
-	for _, f := range glmarkLine.FindAllStringSubmatch(text, -1) {
-		m.fps[f[1]], _ = strconv.ParseFloat(f[2], 64)
+	done, err := virpipe.ParseGlmark(text)
+	if err != nil {
+		return m, err
+	}
+	for _, scene := range done {
+		m.fps[scene.Name] = scene.FPS
 	}
 	if len(m.fps) != 1+len(scenes) {
 		return m, fmt.Errorf("glmark2 did not finish its scenes:\n%s", text)

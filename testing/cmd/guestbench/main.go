@@ -64,7 +64,7 @@ type gpu struct {
 // The first is what the others are compared with.
 var gpus = []gpu{
 	{"classic", "vhost-user-gpu-pci", true},
-	{"full", "vhost-user-test-device-pci,virtio-id=16,num_vqs=2,vq_size=256,config_size=16", true},
+	{"full", lab.GenericGPU, true},
 	{"qemu", "virtio-gpu-gl-pci", false},
 }
 

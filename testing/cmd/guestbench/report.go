@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/gpubroker/gpubroker/testing/report"
 )
 
 // reportJSON is out/bench/guest.json.
@@ -17,17 +19,16 @@ type reportJSON struct {
 
 // result is what the guests of one GPU saw.
 type result struct {
-	Renderer string               `json:"renderer"`
-	Version  string               `json:"gl_version"`
-	FPS      map[string][]float64 `json:"fps"` // of each round, by program
-	Median   map[string]float64   `json:"median_fps"`
-	Spread   map[string]float64   `json:"spread"` // (largest - smallest) / median
+	Renderer string                   `json:"renderer"`
+	Version  string                   `json:"gl_version"`
+	FPS      map[string][]float64     `json:"fps"` // of each round, by program
+	Spread   map[string]report.Spread `json:"spread"`
 }
 
 func (r *reportJSON) add(name string, m measurement) {
 	g := r.GPUs[name]
 	if g == nil {
-		g = &result{FPS: map[string][]float64{}, Median: map[string]float64{}, Spread: map[string]float64{}}
+		g = &result{FPS: map[string][]float64{}, Spread: map[string]report.Spread{}}
 		r.GPUs[name] = g
 	}
 	g.Renderer, g.Version = m.renderer, m.version
@@ -40,43 +41,35 @@ func (r *reportJSON) add(name string, m measurement) {
 func (r *reportJSON) finish(order []gpu) {
 	for _, g := range r.GPUs {
 		for program, all := range g.FPS {
-			all = slices.Sorted(slices.Values(all))
-			g.Median[program] = median(all)
-			g.Spread[program] = (all[len(all)-1] - all[0]) / g.Median[program]
+			g.Spread[program] = report.NewSpread(all)
 		}
 	}
 	r.Ratios = map[string]map[string]float64{}
 	first := r.GPUs[order[0].name]
 	for _, g := range order[1:] {
 		r.Ratios[g.name] = map[string]float64{}
-		for program, fps := range r.GPUs[g.name].Median {
-			r.Ratios[g.name][program] = fps / first.Median[program]
+		for program, fps := range r.GPUs[g.name].Spread {
+			r.Ratios[g.name][program] = fps.Median / first.Spread[program].Median
 		}
 	}
 }
 
-// median of numbers in order, at least one.
-func median(all []float64) float64 {
-	n := len(all)
-	return (all[(n-1)/2] + all[n/2]) / 2
-}
-
 func (r *reportJSON) table(order []gpu) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%-10s", "median fps")
+	fmt.Fprintf(&b, "%-10s", "fps")
 	for _, g := range order {
-		fmt.Fprintf(&b, "  %22s", g.name)
+		fmt.Fprintf(&b, "  %30s", g.name)
 	}
 	b.WriteByte('\n')
-	for _, program := range slices.Sorted(maps.Keys(r.GPUs[order[0].name].Median)) {
+	for _, program := range slices.Sorted(maps.Keys(r.GPUs[order[0].name].Spread)) {
 		fmt.Fprintf(&b, "%-10s", program)
 		for i, g := range order {
 			res := r.GPUs[g.name]
-			cell := fmt.Sprintf("%.1f ±%.0f %%", res.Median[program], 50*res.Spread[program])
+			cell := res.Spread[program].String()
 			if i > 0 {
 				cell += fmt.Sprintf(" ×%.2f", r.Ratios[g.name][program])
 			}
-			fmt.Fprintf(&b, "  %22s", cell)
+			fmt.Fprintf(&b, "  %30s", cell)
 		}
 		b.WriteByte('\n')
 	}

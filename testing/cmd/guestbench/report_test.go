@@ -1,6 +1,10 @@
 package main
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/gpubroker/gpubroker/testing/report"
+)
 
 func TestRatios(t *testing.T) {
 	order := []gpu{{name: "a"}, {name: "b"}}
@@ -13,9 +17,9 @@ func TestRatios(t *testing.T) {
 	}
 	r.finish(order)
 	if got := r.Ratios["b"]["cube"]; got != 2 {
-		t.Errorf("ratio %v, want 2: the medians are %v and %v", got, r.GPUs["a"].Median, r.GPUs["b"].Median)
+		t.Errorf("ratio %v, want 2: the medians are %v and %v", got, r.GPUs["a"].Spread, r.GPUs["b"].Spread)
 	}
-	if got := r.GPUs["a"].Spread["cube"]; got != 1 {
-		t.Errorf("spread %v, want 1", got)
+	if got, want := r.GPUs["a"].Spread["cube"], (report.Spread{Median: 20, Min: 10, Max: 30}); got != want {
+		t.Errorf("spread %v, want %v", got, want)
 	}
 }
