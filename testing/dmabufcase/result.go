@@ -49,9 +49,9 @@ type StageResult struct {
 	Start      Held `json:"start"`
 	End        Held `json:"end"`
 	IdleAfter  Held `json:"idle_after"`
-	// ChurnKB is by how much the broker's memory grew when cases were played again
-	// after all had run.
-	ChurnKB int `json:"churn_kb"`
+	// ChurnKB is by how much memory grew each time that cases were played again after
+	// all had run.
+	ChurnKB []Growth `json:"churn_kb"`
 
 	Imports  uint64   `json:"imports"`
 	Exports  uint64   `json:"exports"`
@@ -59,6 +59,12 @@ type StageResult struct {
 	Seconds  float64  `json:"seconds"`
 	Problems []string `json:"problems,omitempty"`
 	Summary  string   `json:"summary,omitempty"` // the broker's last line
+}
+
+// Growth is how much larger processes became, in KiB.
+type Growth struct {
+	Broker int `json:"broker"`
+	Weston int `json:"weston"`
 }
 
 func (s *StageResult) problem(format string, args ...any) {
