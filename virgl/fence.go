@@ -129,6 +129,18 @@ func (r *renderer) makeFence() error {
 	return nil
 }
 
+// replaceFence is called after a context has ended. The library then drops the fence that its
+// thread waits for, whosesoever it is (vrend_free_fences_for_context, fence_waiting), and if no
+// later one came, its waiters would wait for ever. A later one signals after all before it.
+func (r *renderer) replaceFence() {
+	if !seqLess(r.fences.retired, r.fences.made) {
+		return
+	}
+	if err := r.makeFence(); err != nil {
+		r.log.Error(err.Error())
+	}
+}
+
 // CreateFence implements Renderer. The fence covers everything submitted before
 // it, whichever context did it: the pixels that Submit and TransferToHost produce
 // are complete in memory, and visible through an exported dma-buf, when OnFence

@@ -106,6 +106,9 @@ func TestFencePerGLContext(t *testing.T) {
 		g, other := newGuest(t, r, 1), newGuest(t, r, 2)
 		g.target(1, virglcmd.FormatB8G8R8A8, 16, 16, 0)
 		other.target(2, virglcmd.FormatB8G8R8A8, 16, 16, 0)
+		if err := r.CreateContext(3, 0, "third"); err != nil {
+			t.Fatal(err)
+		}
 		if err := r.AttachBacking(1, [][]byte{pattern(16, 16)}); err != nil {
 			t.Fatal(err)
 		}
@@ -128,7 +131,8 @@ func TestFencePerGLContext(t *testing.T) {
 			{"upload in context 1", func() { upload(1) }, 1},
 			{"fence", func() { _ = r.CreateFence(1, 1) }, 1},
 			{"second fence without work", func() { _ = r.CreateFence(2, 2) }, 0},
-			{"context switch without work", func() { r.DestroyContext(2) }, 0},
+			{"a context ends with a fence on its way", func() { r.DestroyContext(2) }, 1},
+			{"context switch without work", func() { r.settle(); r.DestroyContext(3) }, 0},
 			{"submit after the fence", func() { g.clear(1, virglcmd.FormatB8G8R8A8, testColor) }, 0},
 			{"reading waits", func() { g.read(1, 16, 16, 4) }, 1},
 		} {
@@ -327,4 +331,27 @@ func TestFenceQueue(t *testing.T) {
 	if _, ok := q.pop(); ok || q.len() != 0 {
 		t.Error("forget left fences")
 	}
+}
+
+// TestFenceOutlivesOtherContext: a fence signals though another context ends while the
+// library's thread waits for it, and nobody makes a fence after it.
+func TestFenceOutlivesOtherContext(t *testing.T) {
+	var signalled []uint32
+	onThread(t, func(_, id uint32) { signalled = append(signalled, id) }, func(r *renderer) {
+		g := newGuest(t, r, 1)
+		g.target(1, virglcmd.FormatB8G8R8A8, slowSize, slowSize, 0)
+		g.slow(1, testColor)
+		r.settle()
+		for id := uint32(1); id <= 3; id++ {
+			newGuest(t, r, 2)
+			g.slow(1, testColor)
+			if err := r.CreateFence(1, id); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(10 * time.Millisecond) // the thread waits by now
+			r.UnrefResource(2999)
+			r.DestroyContext(2)
+			waitFence(t, r, func() bool { return len(signalled) == int(id) })
+		}
+	})
 }

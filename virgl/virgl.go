@@ -314,6 +314,7 @@ func (r *renderer) DestroyContext(ctx uint32) {
 	r.leaveAlways()
 	r.call(r.lib.contextDestroy, uintptr(ctx))
 	delete(r.contexts, ctx)
+	r.replaceFence()
 }
 
 // AttachResource implements Renderer.
