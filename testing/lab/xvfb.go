@@ -43,7 +43,11 @@ func (r *Root) Xvfb(ctx context.Context, w, h int, log io.Writer) (*Xvfb, error)
 	defer cancel()
 	err = x.proc.waitFor(ctx, "start", func() bool {
 		info, err := os.Stat(x.socket())
-		return err == nil && info.Mode().Type() == os.ModeSocket
+		if err != nil || info.Mode().Type() != os.ModeSocket {
+			return false
+		}
+		_, err = x.Screenshot() // it listens before it has written the file
+		return err == nil
 	})
 	if err != nil {
 		x.Stop()
