@@ -84,6 +84,7 @@ lint: setup ## gofmt, vet with and without cgo, staticcheck
 	[ -z "$$files" ] || { echo "gofmt would change: $$files" >&2; exit 1; }
 	CGO_ENABLED=0 go vet ./...
 	CGO_ENABLED=1 go vet -tags egl ./...
+	CGO_ENABLED=0 go vet -tags crashtest ./cmd/gpubroker
 	CGO_ENABLED=0 go tool staticcheck ./...
 	CGO_ENABLED=1 go tool staticcheck -tags egl ./...
 
@@ -99,6 +100,10 @@ hostile: setup lab ## guests that mean harm: cases and mutated traffic (HOSTILE:
 .PHONY: soak
 soak: setup lab ## a million resources, 10000 contexts, 200 dead compositors (SOAK: flags)
 	go run ./testing/cmd/soak $(SOAK)
+
+.PHONY: crash
+crash: setup lab ## a renderer that dies under a guest, and what is left then
+	go run ./testing/cmd/crash
 
 .PHONY: fuzz
 fuzz: setup ## every fuzz target for FUZZTIME (20s)
