@@ -98,7 +98,7 @@ hostile: setup lab ## guests that mean harm: cases and mutated traffic (HOSTILE:
 	go run ./testing/cmd/hostile $(HOSTILE)
 
 .PHONY: soak
-soak: setup lab ## a million resources, 10000 contexts, 200 dead compositors (SOAK: flags)
+soak: setup lab ## a million resources, 10000 contexts, 600 killed compositors and workers (SOAK: flags)
 	go run ./testing/cmd/soak $(SOAK)
 
 .PHONY: crash

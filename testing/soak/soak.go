@@ -27,6 +27,9 @@ type Options struct {
 	// Weston, if set, is killed; else a fake compositor in this process.
 	Weston bool
 	Seed   uint64 // of the kills' times
+	// GuestKills is how often the worker, and then the compositor, dies under a real
+	// guest; 0 leaves the guest out. It needs the lab's root.
+	GuestKills int
 }
 
 // Counts is what the broker holds at one moment, no VM being connected except
@@ -53,11 +56,12 @@ type Run struct {
 
 // Report is out/soak/report.json.
 type Report struct {
-	Runs     []*Run   `json:"runs"`
-	Kills    *Kills   `json:"kills,omitempty"`
-	Renderer string   `json:"renderer"`
-	Problems []string `json:"problems"`
-	Seconds  float64  `json:"seconds"`
+	Runs     []*Run        `json:"runs"`
+	Kills    *Kills        `json:"kills,omitempty"`
+	Guest    []*GuestKills `json:"guest_kills,omitempty"`
+	Renderer string        `json:"renderer"`
+	Problems []string      `json:"problems"`
+	Seconds  float64       `json:"seconds"`
 }
 
 func (r *Report) problem(format string, args ...any) {
@@ -100,6 +104,11 @@ func Do(ctx context.Context, o Options) (*Report, error) {
 	}
 	if o.Kills > 0 {
 		if err := kills(ctx, o, rep); err != nil {
+			return rep, err
+		}
+	}
+	if o.GuestKills > 0 {
+		if err := guestKills(ctx, o, rep); err != nil {
 			return rep, err
 		}
 	}

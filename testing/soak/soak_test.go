@@ -15,7 +15,7 @@ import (
 func TestMain(m *testing.M) { fdtest.Main(m) }
 
 // TestSoak is a hundredth of `make soak` and some more kills, on the machine's own
-// libraries; with GPUBROKER_VM=1 on the lab's and with a real compositor.
+// libraries; with GPUBROKER_VM=1 on the lab's, with a real compositor and a real guest.
 func TestSoak(t *testing.T) {
 	o := soak.Options{Root: hostile.HostRoot(), Resources: 9000, Fences: 1000, Contexts: 100, Kills: 10, Seed: 1, Log: testWriter{t}}
 	o.GL = hostile.HaveGL()
@@ -23,7 +23,7 @@ func TestSoak(t *testing.T) {
 		t.Log("no libvirglrenderer.so.1 on this machine: the 3D parts are left out")
 	}
 	if os.Getenv(labtest.Env) == "1" {
-		o.Root, o.GL, o.Weston = labtest.Root(t), true, true
+		o.Root, o.GL, o.Weston, o.GuestKills = labtest.Root(t), true, true, 3
 	}
 	o.Binary = filepath.Join(t.TempDir(), "gpubroker")
 	if err := brokerproc.Build(t.Context(), o.Binary); err != nil {

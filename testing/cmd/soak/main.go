@@ -1,7 +1,8 @@
 // Command soak makes and drops a million resources, a hundred thousand fences and
 // ten thousand contexts through the fake guest, kills a compositor two hundred times
-// under a guest that flips, and compares what gpubroker holds before and after. It
-// writes out/soak/report.json.
+// under a guest that flips, kills the worker and the compositor two hundred times each
+// under a real guest that runs kmscube, and compares what gpubroker holds before and
+// after. It writes out/soak/report.json.
 package main
 
 import (
@@ -22,7 +23,7 @@ import (
 
 func main() {
 	o := soak.Options{Log: os.Stdout}
-	host := flag.Bool("host", false, "use this machine's libraries instead of the lab root's, and a fake compositor")
+	host := flag.Bool("host", false, "use this machine's libraries instead of the lab root's, a fake compositor and no real guest")
 	scale := flag.Float64("scale", 1, "do `FACTOR` times as much")
 	flag.BoolVar(&o.GL, "gl", true, "with virgl")
 	flag.Uint64Var(&o.Seed, "seed", 1, "of the times of the kills")
@@ -30,6 +31,9 @@ func main() {
 	times := func(n int) int { return int(float64(n) * *scale) }
 	o.Resources, o.Fences, o.Contexts, o.Kills = times(1000000), times(100000), times(10000), times(200)
 	o.Weston = !*host
+	if o.Weston {
+		o.GuestKills = times(200)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, o, *host)
 	stop()
