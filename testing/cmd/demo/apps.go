@@ -29,10 +29,11 @@ type app struct {
 	frames uint64 // that its window must have shown
 }
 
-// apps are a terminal and two programs that draw with OpenGL.
+// apps are a terminal and two programs that draw with OpenGL. The terminal is the largest:
+// where windows overlap, the others lie on it.
 var apps = []app{
-	{"weston-simple-egl", "exec weston-simple-egl", "org.freedesktop.weston.simple-egl", 30},
 	{"weston-terminal", "exec weston-terminal --shell=$HOME/shell", "org.freedesktop.weston.wayland-terminal", 1},
+	{"weston-simple-egl", "exec weston-simple-egl", "org.freedesktop.weston.simple-egl", 30},
 	{"es2gears_wayland", "exec es2gears_wayland", "", 30},
 }
 
