@@ -42,9 +42,10 @@ for i in $(seq 100); do [ -e /dev/dri/card0 ] && break; sleep 0.1; done
 eglinfo -B -p surfaceless 2>/dev/null | sed -n 's/^OpenGL core profile \(version\|renderer\): /\1=/p'
 `
 
-// kmscube ends when its standard input can be read, so it gets one that never can.
+// kmscube ends when its standard input can be read, so it gets one that never can. What
+// it says of its rate must not wait in a buffer when it is ended.
 const cube = `mkfifo /tmp/nothing; sleep 10000 > /tmp/nothing & reader=$!
-timeout %d kmscube -D /dev/dri/card0 -c 1000000 < /tmp/nothing 2>&1 || true
+timeout %d stdbuf -oL kmscube -D /dev/dri/card0 -c 1000000 < /tmp/nothing 2>&1 || true
 kill $reader
 `
 
