@@ -51,6 +51,9 @@ kill $reader
 
 const glmark = "cd /tmp; glmark2-es2-drm --size 800x600 --visual-config red=8:green=8:blue=8:alpha=0:buffer=24 %s 2>&1\n"
 
+// durationOption is in each scene's name and says nothing of it.
+var durationOption = regexp.MustCompile(`duration=\d+:?`)
+
 var cubeLine = regexp.MustCompile(`Rendered (\d+) frames in ([\d.]+) sec`)
 
 func programs(ctx context.Context, vm *lab.VM, seconds int) (m measurement, err error) {
@@ -93,7 +96,7 @@ func programs(ctx context.Context, vm *lab.VM, seconds int) (m measurement, err 
 		return m, err
 	}
 	for _, scene := range done {
-		m.fps[scene.Name] = scene.FPS
+		m.fps[strings.TrimSuffix(durationOption.ReplaceAllString(scene.Name, ""), " ")] = scene.FPS
 	}
 	if len(m.fps) != 1+len(scenes) {
 		return m, fmt.Errorf("glmark2 did not finish its scenes:\n%s", text)

@@ -56,20 +56,25 @@ func (r *reportJSON) finish(order []gpu) {
 
 func (r *reportJSON) table(order []gpu) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%-10s", "fps")
+	programs := slices.Sorted(maps.Keys(r.GPUs[order[0].name].Spread))
+	wide := 0
+	for _, program := range programs {
+		wide = max(wide, len(program))
+	}
+	fmt.Fprintf(&b, "%-*s", wide, "fps")
 	for _, g := range order {
-		fmt.Fprintf(&b, "  %30s", g.name)
+		fmt.Fprintf(&b, "  %28s", g.name)
 	}
 	b.WriteByte('\n')
-	for _, program := range slices.Sorted(maps.Keys(r.GPUs[order[0].name].Spread)) {
-		fmt.Fprintf(&b, "%-10s", program)
+	for _, program := range programs {
+		fmt.Fprintf(&b, "%-*s", wide, program)
 		for i, g := range order {
 			res := r.GPUs[g.name]
 			cell := res.Spread[program].String()
 			if i > 0 {
 				cell += fmt.Sprintf(" ×%.2f", r.Ratios[g.name][program])
 			}
-			fmt.Fprintf(&b, "  %30s", cell)
+			fmt.Fprintf(&b, "  %28s", cell)
 		}
 		b.WriteByte('\n')
 	}
