@@ -48,8 +48,25 @@ type passed struct {
 	resume int
 }
 
-// RoleBytes is the size of a role's file of ledgers.
-const RoleBytes = Queues * virtq.LedgerSize
+// RoleBytes is the size of a role's file: its ledgers, and a word that says whether a
+// request is half sent on its back-end channel.
+const (
+	RoleBytes = halfMark + 8
+	halfMark  = Queues * virtq.LedgerSize
+)
+
+// half is that word. It is a vhostuser.Half.
+type half []byte
+
+func (h half) SetHalf(on bool) {
+	v := uint64(0)
+	if on {
+		v = 1
+	}
+	store(h, 0, v)
+}
+
+func (h half) IsHalf() bool { return load(h, 0) == 1 }
 
 // Adopt begins the worker's life with its socket (ownership passes): it hears the
 // hello and takes what was kept.
@@ -176,6 +193,7 @@ func (w *Worker) Listener(name Role) *vhostuser.Listener {
 // Config completes a role's back-end.
 func (w *Worker) Config(name Role, c *vhostuser.Config) {
 	c.Ledgers = w.roles[name].ledgers
+	c.Half = half(w.roles[name].mem[halfMark:])
 	c.OnStart = func(resumed bool) {
 		if resumed {
 			return

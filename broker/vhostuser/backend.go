@@ -32,6 +32,8 @@ type Config struct {
 	// Ledgers, one for each ring, outlive the process and say where its rings stand.
 	// nil if nobody would read them.
 	Ledgers []*virtq.Ledger
+	// Half outlives the process like Ledgers; nil if nobody would read it.
+	Half Half
 	// OnStart, if set, hears that a front-end is served; resumed: another process served
 	// it before. OnEnd, if set, hears that a front-end is not served any more, before its
 	// connection is closed; err is nil if it hung up.

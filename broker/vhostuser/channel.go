@@ -19,12 +19,14 @@ const maxQueued = 1024
 // that serves that socket may wait for a reply here.
 //
 // Requests are sent only while the device runs: QEMU 11.1 crashes on a request
-// that comes before the rings start or after they stop.
+// that it reads before the rings start or after they stop; see put.
 type Channel struct {
 	conn  *Conn
 	proto ProtocolFeature
 
-	mu     sync.Mutex // held while a request is written, so that none is sent after the gate closes
+	mu     sync.Mutex     // held while a request is written, so that none is sent after the gate closes
+	half   BackendRequest // of which the first byte is sent, 0 for none; guarded by mu
+	keep   Half           // nil if nobody would read it
 	wake   *sync.Cond
 	open   bool // the gate; guarded by mu
 	closed bool // guarded by mu
@@ -49,9 +51,16 @@ type channelReq struct {
 	done func(error)
 }
 
-func newChannel(conn *Conn, proto ProtocolFeature, adopted bool) *Channel {
-	c := &Channel{conn: conn, proto: proto, ours: map[uint64]fileID{}, adopted: adopted, stale: adopted}
+func newChannel(conn *Conn, proto ProtocolFeature, adopted bool, keep Half) *Channel {
+	c := &Channel{conn: conn, proto: proto, ours: map[uint64]fileID{}, adopted: adopted, stale: adopted, keep: keep}
 	c.wake = sync.NewCond(&c.mu)
+	if keep != nil {
+		if adopted && keep.IsHalf() { // QEMU waits for the rest, with its big lock held
+			c.half = BackendConfigChange // or another: its number is in the byte that went
+			c.spoil()
+		}
+		keep.SetHalf(false)
+	}
 	c.done.Add(1)
 	go c.run()
 	return c
@@ -138,6 +147,9 @@ func (c *Channel) setGate(open bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.open = open
+	if !open {
+		c.spoil()
+	}
 	c.wake.Signal()
 }
 
@@ -191,7 +203,11 @@ func (c *Channel) next() (r channelReq, sent bool, err error) {
 			return r, false, ErrClosed
 		case c.change && c.open:
 			c.change = false
-			return r, true, c.conn.Send(uint32(BackendConfigChange), 0, nil)
+			if err = c.put(BackendConfigChange, 0, nil); !errors.Is(err, ErrStopped) {
+				return r, true, err
+			}
+			c.change = true // it waits for the next start
+			continue
 		case len(c.queue) > 0:
 			r = c.pop()
 			return r, true, c.send(&r)
@@ -222,14 +238,14 @@ func (c *Channel) send(r *channelReq) error {
 	var err error
 	if r.fd != nil {
 		c.note(&r.mmap, r.fd)
-		err = c.conn.Send(uint32(r.kind), flags, payload, r.fd)
+		err = c.put(r.kind, flags, payload, r.fd)
 	} else {
-		err = c.conn.Send(uint32(r.kind), flags, payload)
+		err = c.put(r.kind, flags, payload)
 	}
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrClosed, err)
+	if err != nil && !errors.Is(err, ErrStopped) {
+		err = fmt.Errorf("%w: %w", ErrClosed, err)
 	}
-	return nil
+	return err
 }
 
 // reply waits for the status of the request just sent. Without REPLY_ACK there

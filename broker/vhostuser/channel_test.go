@@ -3,7 +3,6 @@ package vhostuser_test
 import (
 	"errors"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -215,9 +214,9 @@ func (b *bench) waitChanges(t *testing.T, n int) {
 }
 
 // TestStopRace stops and starts the device while another goroutine maps and
-// unmaps without a pause. A request may be on its way when the stop begins, which
-// nobody can prevent; but none may be sent later, so the front-end sees at most
-// one per stop. Whatever happens, neither side hangs, and each request ends.
+// unmaps without a pause. A request may be on its way when the stop begins; the
+// front-end then reads one that it does not know. Whatever happens, neither side
+// hangs, and each request ends.
 func TestStopRace(t *testing.T) {
 	b := openB(t)
 	fd := memfd(t)
@@ -245,17 +244,14 @@ func TestStopRace(t *testing.T) {
 	<-ended
 	b.fe.Quit()
 	must(t, b.wait(t))
-	late := 0
 	for _, p := range b.fe.Problems() {
-		if !strings.Contains(p, "while the device is stopped") {
-			t.Error(p)
-		}
-		late++
+		t.Error(p)
 	}
-	if late > stops {
-		t.Errorf("%d requests came while stopped, in %d stops", late, stops)
+	n := b.fe.Unknown()
+	t.Logf("%d of %d stops met a request on its way", n, stops)
+	if n == 0 || n > stops {
+		t.Error("want some, and one at most for each stop")
 	}
-	t.Logf("%d of %d stops met a request on its way", late, stops)
 }
 
 // TestChannelCloses checks that waiting requests end when the front-end goes.

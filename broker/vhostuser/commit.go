@@ -59,9 +59,14 @@ func (c *Channel) committed() error {
 		c.mu.Unlock()
 		return nil
 	}
-	err := c.conn.Send(uint32(BackendConfigChange), FlagNeedReply, nil)
-	c.change = false // said with it
+	err := c.put(BackendConfigChange, FlagNeedReply, nil)
+	if err == nil {
+		c.change = false // said with it
+	}
 	c.mu.Unlock()
+	if errors.Is(err, ErrStopped) {
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrClosed, err)
 	}

@@ -141,6 +141,11 @@ func (c *Conn) takeFDs(oob []byte) error {
 func (c *Conn) Send(request, flags uint32, payload []byte, fds ...*dmabuf.FD) error {
 	c.out = header{request: request, flags: flags | flagVersion, size: uint32(len(payload))}.append(c.out[:0])
 	c.out = append(c.out, payload...)
+	return c.send(c.out, fds...)
+}
+
+// send writes bytes of a message; the descriptors go with the first of them.
+func (c *Conn) send(p []byte, fds ...*dmabuf.FD) error {
 	var oob []byte
 	if len(fds) > 0 {
 		raws := make([]int, len(fds))
@@ -149,10 +154,10 @@ func (c *Conn) Send(request, flags uint32, payload []byte, fds ...*dmabuf.FD) er
 		}
 		oob = unix.UnixRights(raws...)
 	}
-	n, _, err := c.sock.WriteMsgUnix(c.out, oob, nil)
-	for err == nil && n < len(c.out) { // the descriptors went with the first byte
+	n, _, err := c.sock.WriteMsgUnix(p, oob, nil)
+	for err == nil && n < len(p) {
 		var more int
-		more, err = c.sock.Write(c.out[n:])
+		more, err = c.sock.Write(p[n:])
 		n += more
 	}
 	return err

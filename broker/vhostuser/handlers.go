@@ -138,7 +138,7 @@ func setBackendReqFD(s *session, m *Message, out []byte) ([]byte, error) {
 	}
 	s.channel.setGate(false)
 	s.channel.close()
-	s.channel = newChannel(conn, s.acked, s.resuming > 0)
+	s.channel = newChannel(conn, s.acked, s.resuming > 0, s.cfg.Half)
 	s.cfg.Executor.Call(func() {
 		s.announceChannel(s.channel)
 		s.channel.setGate(s.anyRunning())

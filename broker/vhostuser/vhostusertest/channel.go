@@ -1,6 +1,7 @@
 package vhostusertest
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -33,31 +34,63 @@ func (f *Frontend) openChannel() error {
 		return err
 	}
 	defer func() { _ = theirs.Close() }()
+	watch, err := ours.Dup()
+	if err != nil {
+		_ = ours.Close()
+		return err
+	}
 	if f.backend, err = vhostuser.FromFD(ours); err != nil {
+		_ = watch.Close()
 		return err
 	}
 	f.serving.Add(1)
-	go f.serveChannel(f.backend)
+	go f.serveChannel(f.backend, watch)
 	return f.set(true, vhostuser.ReqSetBackendReqFD, nil, theirs)
 }
 
-func (f *Frontend) serveChannel(conn *vhostuser.Conn) {
+// serveChannel serves requests as QEMU's main loop does: it sees that one is there,
+// takes the big lock, and only then reads it. watch is another descriptor of conn's
+// socket and is closed at the end.
+func (f *Frontend) serveChannel(conn *vhostuser.Conn, watch *dmabuf.FD) {
 	defer f.serving.Done()
-	for {
-		m, err := conn.Read()
-		if err != nil {
+	defer func() { _ = watch.Close() }()
+	for f.readable(watch) {
+		if !f.serveNext(conn) {
 			return // the back-end or Quit closed it
 		}
-		f.serveRequest(conn, m)
-		m.CloseFDs()
 	}
 }
 
-// serveRequest runs under the big lock, as in QEMU's main loop.
-func (f *Frontend) serveRequest(conn *vhostuser.Conn, m *vhostuser.Message) {
+// readable waits for something to read; it returns false once Quit was called.
+func (f *Frontend) readable(fd *dmabuf.FD) bool {
+	for !f.quitting.Load() {
+		p := []unix.PollFd{{Fd: int32(fd.Int()), Events: unix.POLLIN}}
+		if n, err := unix.Poll(p, 50); n > 0 || err != nil && !errors.Is(err, unix.EINTR) {
+			return true
+		}
+	}
+	return false
+}
+
+func (f *Frontend) serveNext(conn *vhostuser.Conn) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	m, err := conn.Read()
+	if err != nil {
+		return false
+	}
+	f.serveRequest(conn, m)
+	m.CloseFDs()
+	return true
+}
+
+// serveRequest is called with the big lock.
+func (f *Frontend) serveRequest(conn *vhostuser.Conn, m *vhostuser.Message) {
 	req := vhostuser.BackendRequest(m.Request)
+	if req > vhostuser.BackendShmemUnmap { // QEMU says so in its log, and no more
+		f.unknown++
+		return
+	}
 	if !f.started {
 		f.problem("%v while the device is stopped: QEMU 11.1 crashes", req)
 	}
@@ -166,6 +199,13 @@ func (f *Frontend) Mappings() []vhostuser.MMap {
 // WindowGPA is the guest-physical address of an offset in the host-visible
 // window.
 func WindowGPA(offset uint64) uint64 { return barBase + offset }
+
+// Unknown counts the requests that QEMU does not know.
+func (f *Frontend) Unknown() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.unknown
+}
 
 // ConfigChanges counts the CONFIG_CHANGE_MSG that came.
 func (f *Frontend) ConfigChanges() int {

@@ -76,6 +76,7 @@ type Frontend struct {
 	display  *dmabuf.FD
 	problems []string
 	changes  int
+	unknown  int // requests
 	maps     []Mapping
 
 	backend *vhostuser.Conn // our end of the back-end channel
