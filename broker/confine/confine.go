@@ -18,6 +18,7 @@ type Policy struct {
 	Devices []string // that can be read, written and asked (ioctl)
 	Sockets []string // folders in which sockets can be made and removed
 	Bind    bool     // TCP ports can be listened on
+	VSock   bool     // AF_VSOCK sockets can be made
 }
 
 // OpError is the error type of this package.
@@ -49,10 +50,37 @@ func Default() Policy {
 	return p
 }
 
+// Missing says what the kernel cannot take away of what the package knows; it fails if
+// there is no sandbox at all.
+func Missing(p Policy) ([]string, error) {
+	v, err := version()
+	if err == nil {
+		err = filters()
+	}
+	if err != nil {
+		return nil, &OpError{"look at the kernel", err}
+	}
+	return missing(v, p), nil
+}
+
+// missing is Missing for a version of landlock.
+func missing(v int, p Policy) (m []string) {
+	if v < 4 && p.Bind { // without, there are no such sockets
+		m = append(m, "connections by TCP")
+	}
+	if v < 5 {
+		m = append(m, "ioctls of devices that can only be read")
+	}
+	if v < 6 {
+		m = append(m, "connections to abstract unix sockets")
+	}
+	return m
+}
+
 // Supported reports whether the kernel can take away all that the package knows.
 func Supported() bool {
-	v, err := version()
-	return err == nil && v >= 6
+	m, err := Missing(Policy{Bind: true})
+	return err == nil && len(m) == 0
 }
 
 // What kinds of access a rule gives. Rights that a kernel does not know are masked.
@@ -100,8 +128,9 @@ func Exec(p Policy, argv, env []string) error {
 	if err := restrict(p, exe); err != nil {
 		return &OpError{"restrict", err}
 	}
-	// A core holds what the guest drew, and nobody may write one.
-	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
+	// A core holds what the guest drew, and nobody may write one. 1 byte is as good as none
+	// for a file, and the only limit that keeps the kernel from piping one to a program.
+	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{Cur: 1, Max: 1}); err != nil {
 		return &OpError{"limit core files", err}
 	}
 	return &OpError{"execute " + exe, unix.Exec(exe, argv, env)}
@@ -131,7 +160,7 @@ func restrict(p Policy, exe string) error {
 		{[]string{exe, interpreter(exe)}, unix.LANDLOCK_ACCESS_FS_EXECUTE | readFile},
 	} {
 		for _, path := range rule.paths {
-			if err := allow(set, path, rule.access&attr.Handled_access_fs); err != nil {
+			if err := addPath(set, path, rule.access&attr.Handled_access_fs); err != nil {
 				return err
 			}
 		}
@@ -165,8 +194,8 @@ func interpreter(exe string) string {
 	return ""
 }
 
-// allow adds a rule for a path, if it exists.
-func allow(set int, path string, access uint64) error {
+// addPath adds a rule for a path, if it exists.
+func addPath(set int, path string, access uint64) error {
 	if path == "" {
 		return nil
 	}

@@ -1,13 +1,13 @@
 package main
 
 import (
-	"context"
 	"fmt"
+	"image"
+	"image/color"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -16,89 +16,18 @@ import (
 	"github.com/gpubroker/gpubroker/broker"
 	"github.com/gpubroker/gpubroker/broker/confine"
 	"github.com/gpubroker/gpubroker/broker/vhostuser/vhostusertest"
+	"github.com/gpubroker/gpubroker/broker/virtiogpu"
+	"github.com/gpubroker/gpubroker/testing/fakeguest"
+	"github.com/gpubroker/gpubroker/testing/golden"
+	"github.com/gpubroker/gpubroker/virgl/virglcmd"
 )
 
-// tryEnv has a worker of a test try what a program could try that has taken it over. Its
-// value is a folder with a file, the address of a TCP server, and a process.
-const tryEnv = "GPUBROKER_TEST_TRY"
-
-// tries is what it tries, by name.
-var tries = map[string]func(dir, addr string, pid int) error{
-	"read a file": func(dir, _ string, _ int) error { _, err := os.ReadFile(filepath.Join(dir, "secret")); return err },
-	"write a file": func(dir, _ string, _ int) error {
-		return os.WriteFile(filepath.Join(dir, "new"), nil, 0o600)
-	},
-	"write beside its socket": func(dir, _ string, _ int) error {
-		return os.WriteFile(filepath.Join(dir, "run", "new"), nil, 0o600)
-	},
-	"list the root":    func(string, string, int) error { _, err := os.ReadDir("/"); return err },
-	"run a program":    func(string, string, int) error { return exec.Command("/bin/true").Run() },
-	"connect":          func(_, addr string, _ int) error { return dialed(net.Dial("tcp", addr)) },
-	"listen":           func(string, string, int) error { return listening(plainListen()) },
-	"kill another":     func(_, _ string, pid int) error { return syscall.Kill(pid, 0) },
-	"read its memory":  func(_, _ string, pid int) error { return opened(os.Open(fmt.Sprintf("/proc/%d/mem", pid))) },
-	"read environment": func(_, _ string, pid int) error { return environ(pid) },
-}
-
-// plainListen listens with TCP: landlock does not look at MPTCP, which is Go's default.
-func plainListen() (net.Listener, error) {
-	var c net.ListenConfig
-	c.SetMultipathTCP(false)
-	return c.Listen(context.Background(), "tcp", "127.0.0.1:0")
-}
-
-// environ reads another process' environment, which is empty for who may not.
-func environ(pid int) error {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
-	if err == nil && len(text) == 0 {
-		err = os.ErrPermission
-	}
-	return err
-}
-
-func dialed(c net.Conn, err error) error {
-	if err == nil {
-		_ = c.Close()
-	}
-	return err
-}
-
-func listening(l net.Listener, err error) error {
-	if err == nil {
-		_ = l.Close()
-	}
-	return err
-}
-
-func opened(f *os.File, err error) error {
-	if err == nil {
-		_ = f.Close()
-	}
-	return err
-}
-
-// tryAll is the worker's part of TestSandbox: it writes what came out to its log.
-func tryAll() {
-	where := os.Getenv(tryEnv)
-	if where == "" {
-		return
-	}
-	changeConfig = func(*broker.Config) {
-		f := strings.Split(where, " ")
-		pid, _ := strconv.Atoi(f[2])
-		for name, try := range tries {
-			fmt.Fprintf(os.Stderr, "try %s: %v\n", name, try(f[0], f[1], pid))
-		}
-		status, _ := os.ReadFile("/proc/self/status")
-		fmt.Fprintf(os.Stderr, "try no_new_privs: %v\n", strings.Contains(string(status), "NoNewPrivs:\t1"))
-	}
-}
-
 // TestSandbox: from inside a worker nothing can be had that it does not need, and it
-// renders all the same. Without --sandbox each try succeeds, or it would prove nothing.
+// renders all the same; so do those that come after it. Without --sandbox each try
+// succeeds, or it would prove nothing.
 func TestSandbox(t *testing.T) {
 	if !confine.Supported() {
-		t.Skip("this kernel has no landlock, or not all of it")
+		t.Skip("this kernel has no landlock or no seccomp, or not all of it")
 	}
 	for _, sandbox := range []bool{false, true} {
 		t.Run(fmt.Sprintf("sandbox=%t", sandbox), func(t *testing.T) { testSandbox(t, sandbox) })
@@ -114,38 +43,71 @@ func testSandbox(t *testing.T, sandbox bool) {
 	if err := os.WriteFile(filepath.Join(dir, "secret"), []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	server, err := net.Listen("tcp", "127.0.0.1:0")
+	tcp, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = server.Close() }()
+	defer func() { _ = tcp.Close() }()
+	abstract, err := net.Listen("unix", fmt.Sprintf("@gpubroker-test-%d", os.Getpid()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = abstract.Close() }()
+	other := exec.Command("sleep", "300")
+	if err := other.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = other.Process.Kill()
+		_ = other.Wait()
+	}()
 	sock, control := filepath.Join(run, "s"), filepath.Join(run, "c")
 	cmd := program(t, "serve", "--supervise", fmt.Sprintf("--sandbox=%t", sandbox), "--virgl=on", "--display", "headless", "--socket-path", sock, "--control", control)
-	cmd.Env = append(cmd.Env, fmt.Sprintf("%s=%s %s %d", tryEnv, dir, server.Addr(), os.Getpid()))
+	cmd.Env = append(cmd.Env, fmt.Sprintf("%s=%s %s %s %d", tryEnv, dir, tcp.Addr(), abstract.Addr(), other.Process.Pid))
 	log := &logBuffer{}
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	var st broker.Status
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		if st, err = broker.ReadStatus(control); err == nil {
-			break
-		}
-		if time.Now().After(end) {
-			_ = cmd.Process.Kill()
-			_ = cmd.Wait()
-			t.Fatalf("no status: %v\n%s", err, log)
+	worker := func(not int) broker.Status {
+		t.Helper()
+		for end := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+			st, err := broker.ReadStatus(control)
+			if err == nil && st.PID != not {
+				return st
+			}
+			if time.Now().After(end) {
+				_ = cmd.Process.Kill()
+				_ = cmd.Wait()
+				t.Fatalf("no status: %v\n%s", err, log)
+			}
 		}
 	}
-	if !st.Renderer.GL {
-		t.Error("there is no 3D")
-	}
-	qemu, err := vhostusertest.Dial(sock)
+	st := worker(0)
+	g, err := fakeguest.Dial(sock, fakeguest.Config{Profile: vhostusertest.QEMU11B})
 	if err != nil {
 		t.Fatal(err)
 	}
-	talk(t, qemu, true)
+	if err := g.Boot(); err != nil {
+		t.Fatalf("%v\n%s", err, log)
+	}
+	guest := &served{Guest: g, t: t, control: control}
+	for i := range 2 {
+		if i > 0 {
+			before := st.PID
+			if err := syscall.Kill(before, syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			st = worker(before)
+		}
+		draws(guest)
+		if !st.Renderer.GL {
+			t.Errorf("worker %d: there is no 3D", i)
+		}
+		lookConfined(t, st.PID, sandbox)
+		lookConfined(t, cmd.Process.Pid, false) // or there would be no next one
+	}
+	g.Quit()
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
@@ -154,18 +116,78 @@ func testSandbox(t *testing.T, sandbox bool) {
 	}
 	said := log.String()
 	for name := range tries {
-		if name == "read environment" && os.Geteuid() == 0 {
+		yes, no := strings.Count(said, "try "+name+": <nil>\n"), strings.Count(said, "try "+name+": ")
+		switch {
+		case no != 2: // workers
+			t.Errorf("%s: tried %d times", name, no)
+		case name == "read environment" && os.Geteuid() == 0:
 			t.Log("not looked at: root may read environments, because it has CAP_PERFMON")
-			continue
+		case sandbox && yes > 0:
+			t.Errorf("%s: it worked", name)
+		case !sandbox && yes < 2 && privileged[name]:
+			t.Logf("%s: nobody here may", name)
+		case !sandbox && yes < 2:
+			t.Errorf("%s: it fails without a sandbox", name)
 		}
-		if worked := strings.Contains(said, "try "+name+": <nil>\n"); worked == sandbox {
-			t.Errorf("%s: %v with sandbox %v", name, worked, sandbox)
-		}
-	}
-	if !strings.Contains(said, fmt.Sprintf("try no_new_privs: %t\n", sandbox)) {
-		t.Error("no_new_privs is wrong")
 	}
 	if t.Failed() {
 		t.Log(said)
+	}
+}
+
+// draws draws with shaders, which llvmpipe compiles into code and runs, and looks at the
+// picture. What the guest had is gone with its worker.
+func draws(s *served) {
+	s.t.Helper()
+	const w, h = 40, 30
+	s.ok((&virtiogpu.CtxCreate{CtrlHdr: virtiogpu.CtrlHdr{CtxID: 1}}).Append(nil))
+	s.create3D(&virtiogpu.ResourceCreate3D{ResourceID: vertices, Target: virglcmd.TargetBuffer, Format: virglcmd.FormatR8, Bind: virglcmd.BindVertexBuffer,
+		Width: 1024, Height: 1, Depth: 1, ArraySize: 1})
+	s.fill3D(1, w, h, 0)
+	file := filepath.Join(s.t.TempDir(), "picture.png")
+	command(s.t, "shot", "--control", s.control, "--resource", "1", "-o", file)
+	got, err := golden.ReadPNG(file)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	want := image.NewNRGBA(image.Rect(0, 0, w, h))
+	for i := range w * h {
+		px := color.NRGBA{R: 255, A: 255}
+		if i < w*h/2 {
+			px = color.NRGBA{B: 255, A: 255}
+		}
+		want.SetNRGBA(i%w, i/w, px)
+	}
+	golden.Equal(s.t, "sandbox", got, want, golden.Tolerance{})
+}
+
+// lookConfined asks the kernel about each thread of a process.
+func lookConfined(t *testing.T, pid int, want bool) {
+	t.Helper()
+	proc := fmt.Sprintf("/proc/%d/", pid)
+	tasks, err := os.ReadDir(proc + "task")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, task := range tasks {
+		status, err := os.ReadFile(proc + "task/" + task.Name() + "/status")
+		if err != nil {
+			continue // the thread has ended
+		}
+		if got := strings.Contains(string(status), "\nSeccomp:\t2\n"); got != want {
+			t.Errorf("process %d, thread %s: a seccomp filter: %v", pid, task.Name(), got)
+		}
+		if got := strings.Contains(string(status), "\nNoNewPrivs:\t1\n"); got != want {
+			t.Errorf("process %d, thread %s: no_new_privs: %v", pid, task.Name(), got)
+		}
+	}
+	limits, err := os.ReadFile(proc + "limits")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(limits)) {
+		if f := strings.Fields(line); strings.HasPrefix(line, "Max core file size") && (f[4] == "1" && f[5] == "1") != want {
+			t.Errorf("process %d: %s", pid, line)
+		}
 	}
 }

@@ -32,7 +32,7 @@ type superviseOptions struct {
 
 func (o *superviseOptions) register(f *pflag.FlagSet) {
 	f.BoolVar(&o.on, "supervise", false, "render in a process of its own, and start another when it dies: the VM goes on")
-	f.BoolVar(&o.sandbox, "sandbox", false, "with --supervise: take from that process files, programs and networks that it does not need (landlock)")
+	f.BoolVar(&o.sandbox, "sandbox", false, "with --supervise: take from that process files, programs and networks that it does not need (landlock, seccomp)")
 	f.DurationVar(&o.watchdog, "watchdog", 30*time.Second, "with --supervise: `TIME` after which one command that does not end ends the process (0: never)")
 	f.IntVar(&o.quarantine, "quarantine", 3, "with --supervise: `N` deaths within a minute turn 3D off for a VM, as many again drop it (0: never)")
 	f.IntVar(&o.worker, "worker-fd", -1, "be a supervisor's worker")
