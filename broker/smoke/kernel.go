@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/gpubroker/gpubroker/broker/confine"
 	"github.com/gpubroker/gpubroker/dmabuf"
 )
 
@@ -29,6 +30,8 @@ func probeKernel(_ context.Context, p *probe) {
 	p.end(checkMemlock())
 	p.begin("limit.nofile", "")
 	p.end(checkNofile())
+	p.begin("sandbox", "")
+	p.end(checkSandbox())
 }
 
 const probeSize = 1 << 20
@@ -229,6 +232,23 @@ func checkNofile() Row {
 		return Row{State: Degraded, Seen: seen, Cause: fmt.Sprintf("every shared buffer needs one to four; %d leave no room for many", wantNofile), Fix: fix}
 	}
 	return Row{State: OK, Seen: seen}
+}
+
+// checkSandbox has a thread lose files and system calls, as serve --sandbox does to its
+// workers. Without that option nobody misses it.
+func checkSandbox() Row {
+	const fix = "Linux 6.12 or later with CONFIG_SECURITY_LANDLOCK and CONFIG_SECCOMP_FILTER, and landlock in the list of the kernel's option lsm= (/sys/kernel/security/lsm)"
+	v, err := confine.Try()
+	if err != nil {
+		return Row{State: Skipped, Seen: "serve --sandbox does not work here", Cause: err.Error(), Fix: fix}
+	}
+	r := Row{State: OK, Seen: fmt.Sprintf("a thread lost its files (landlock %d) and system calls (seccomp): serve --sandbox works", v)}
+	left, err := confine.Missing(confine.Policy{Bind: true})
+	if err == nil && len(left) > 0 {
+		r.Seen += ", but leaves " + strings.Join(left, ", ")
+		r.Fix = fix
+	}
+	return r
 }
 
 func size(n uint64) string {

@@ -11,7 +11,7 @@ func TestRun(t *testing.T) {
 	o.Wayland = filepath.Join(t.TempDir(), "no-compositor")
 	rep := Run(t.Context(), o)
 	for _, name := range []string{
-		"memfd", "udmabuf", "dma-heap", "vsock", "limit.memlock", "limit.nofile", "drm.node", "compositor", "gbm.allocate",
+		"memfd", "udmabuf", "dma-heap", "vsock", "limit.memlock", "limit.nofile", "sandbox", "drm.node", "compositor", "gbm.allocate",
 		"gbm.roundtrip", "gl.draw", "virgl.init", "virgl.capsets", "virgl.draw", "virgl.export", "kvm", "qemu", "frames",
 	} {
 		if rep.Find(name, "") == nil {
