@@ -95,7 +95,14 @@ func (p *programs) endCycles(ctx context.Context, r *rig, run *cycleJSON, rep *r
 	return nil
 }
 
-// resetCycles makes n blobs while the device is reset: half by the driver, which
+// driverResets and machineResets are how often the device is reset in the middle of
+// what the guest asks of it. Most of them meet a request to QEMU on its way.
+const (
+	driverResets  = 20
+	machineResets = 2
+)
+
+// resetCycles makes n blobs while the device is reset: by the driver, which
 // lets go of the device in the middle, and then by the whole machine.
 func (p *programs) resetCycles(ctx context.Context, r *rig, n int, rep *reportJSON) error {
 	ctx, cancel := context.WithTimeout(ctx, cycleTimeout)
@@ -127,16 +134,17 @@ func (p *programs) resetCycles(ctx context.Context, r *rig, n int, rep *reportJS
 
 func (r *rig) cyclesAndResets(ctx context.Context, n int, run *cycleJSON) error {
 	// The driver lets go of the device while blobs are mapped.
-	for i := range 4 {
+	part := n / (driverResets + machineResets)
+	for i := range driverResets {
 		_, err := r.vm.Check(ctx, fmt.Sprintf(`/tmp/blobguest cycle 1000000 %d >/tmp/cycle.log 2>&1 &
-pid=$!; sleep 0.%d; cd /sys/bus/virtio/drivers/virtio_gpu; dev=$(ls -d virtio[0-9]*)
+pid=$!; sleep 0.%02d; cd /sys/bus/virtio/drivers/virtio_gpu; dev=$(ls -d virtio[0-9]*)
 echo $dev > unbind; kill $pid; wait $pid; sleep 0.2; echo $dev > bind
-for i in $(seq 100); do [ -e /dev/dri/card0 ] && break; sleep 0.1; done; [ -e /dev/dri/card0 ]`, i+3, 3+i*2))
+for i in $(seq 100); do [ -e /dev/dri/card0 ] && break; sleep 0.1; done; [ -e /dev/dri/card0 ]`, i+3, 20+i*37%70))
 		if err != nil {
 			return err
 		}
 		run.Resets++
-		text, err := r.vm.Check(ctx, fmt.Sprintf("/tmp/blobguest cycle %d %d", n/6, i+10))
+		text, err := r.vm.Check(ctx, fmt.Sprintf("/tmp/blobguest cycle %d %d", part, i+100))
 		if err != nil {
 			return err
 		}
@@ -145,15 +153,15 @@ for i in $(seq 100); do [ -e /dev/dri/card0 ] && break; sleep 0.1; done; [ -e /d
 		}
 	}
 	// The machine is reset while blobs are mapped.
-	for i := range 2 {
-		if _, err := r.vm.Check(ctx, fmt.Sprintf("/tmp/blobguest cycle 1000000 %d >/tmp/cycle.log 2>&1 & sleep 0.6", i+20)); err != nil {
+	for i := range machineResets {
+		if _, err := r.vm.Check(ctx, fmt.Sprintf("/tmp/blobguest cycle 1000000 %d >/tmp/cycle.log 2>&1 & sleep 0.6", i+200)); err != nil {
 			return err
 		}
 		if err := r.reset(ctx); err != nil {
 			return err
 		}
 		run.Resets++
-		text, err := r.vm.Check(ctx, fmt.Sprintf("/tmp/blobguest cycle %d %d", n-n/6*5, i+30))
+		text, err := r.vm.Check(ctx, fmt.Sprintf("/tmp/blobguest cycle %d %d", max(part, n-run.Cycles), i+300))
 		if err != nil {
 			return err
 		}
