@@ -12,6 +12,7 @@ import (
 	"github.com/gpubroker/gpubroker/broker/guestmem"
 	"github.com/gpubroker/gpubroker/broker/input"
 	"github.com/gpubroker/gpubroker/broker/keep"
+	"github.com/gpubroker/gpubroker/broker/record"
 	"github.com/gpubroker/gpubroker/broker/vhostuser"
 	"github.com/gpubroker/gpubroker/broker/virtiogpu"
 	"github.com/gpubroker/gpubroker/broker/virtq"
@@ -61,7 +62,10 @@ type DeviceConfig struct {
 	// what it does.
 	Keep *keep.Scope
 	Page *keep.Page
-	Log  *zap.Logger
+	// Record, if set, is given everything that the guest puts into the queues. It stays
+	// the caller's.
+	Record *record.Writer
+	Log    *zap.Logger
 }
 
 // FenceRelay stands between the renderer, which needs its fence function before
@@ -142,6 +146,9 @@ type Device struct {
 	running     sync.WaitGroup // goroutines of cross-domain contexts
 	warnedSmall bool
 	restoring   bool // Restore runs
+
+	rec   *recorder // nil: nothing is recorded
+	plays playing   // no guest is there: a recording is played
 }
 
 // queue is one virtqueue while it runs.
@@ -166,6 +173,9 @@ func NewDevice(cfg DeviceConfig) *Device {
 	d.cursor.serve = func(kicked bool) { d.serve(&d.cursor, virtiogpu.CursorQueue, kicked) }
 	d.window.size = cfg.HostMem
 	d.pacer, _ = cfg.Sink.(display.Pacer)
+	if cfg.Record != nil {
+		d.rec = newRecorder(cfg.Record, d.log)
+	}
 	cfg.Fences.f = d.fenceSignalled
 	if fd := d.rend.PollFD(); fd >= 0 {
 		cfg.Loop.Call(func() { cfg.Loop.Watch(fd, func(bool) { d.rend.Poll() }) })
@@ -343,6 +353,9 @@ func (d *Device) Reset() {
 	clear(d.contexts)
 	d.rend.Reset()
 	d.eventsRead.Store(0)
+	if d.rec != nil {
+		d.recordReset()
+	}
 }
 
 // Detach ends the VM's use of the device.

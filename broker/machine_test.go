@@ -12,6 +12,7 @@ import (
 	"github.com/gpubroker/gpubroker/broker/display"
 	"github.com/gpubroker/gpubroker/broker/headless"
 	"github.com/gpubroker/gpubroker/broker/input"
+	"github.com/gpubroker/gpubroker/broker/record"
 	"github.com/gpubroker/gpubroker/broker/vhostuser"
 	"github.com/gpubroker/gpubroker/broker/vhostuser/vhostusertest"
 	"github.com/gpubroker/gpubroker/broker/virtiogpu"
@@ -41,6 +42,7 @@ type machineConfig struct {
 	ram     uint64
 	sizes   func([]input.Size) // DeviceConfig.HeadSizes
 	apps    *crossdomain.Channels
+	record  *record.Writer // DeviceConfig.Record; closed when the machine is
 	// outOfBounds says that the test lets the guest name texels and bytes that are
 	// not there: those the renderer itself must refuse.
 	outOfBounds bool
@@ -78,7 +80,7 @@ func newMachine(t testing.TB, cfg machineConfig) *machine {
 	if cfg.profile.Name == "" {
 		cfg.profile = vhostusertest.QEMU11A
 	}
-	dc := broker.DeviceConfig{Loop: m.loop, Renderer: m.fake, Fences: relay, Sink: cfg.sink, Heads: cfg.heads, Limits: cfg.limits, HeadSizes: cfg.sizes, Apps: cfg.apps, Log: zap.NewNop()}
+	dc := broker.DeviceConfig{Loop: m.loop, Renderer: m.fake, Fences: relay, Sink: cfg.sink, Heads: cfg.heads, Limits: cfg.limits, HeadSizes: cfg.sizes, Apps: cfg.apps, Record: cfg.record, Log: zap.NewNop()}
 	vc := vhostuser.Config{Executor: m.loop}
 	gc := fakeguest.Config{Profile: cfg.profile, RAMSize: cfg.ram}
 	if cfg.profile.DisplaySocket {
@@ -87,6 +89,9 @@ func newMachine(t testing.TB, cfg machineConfig) *machine {
 		dc.HostMem = windowSize
 		vc.Shmem = &vhostuser.ShmemConfig{}
 		vc.Shmem.Sizes[virtiogpu.ShmIDHostVisible] = windowSize
+	}
+	if cfg.record != nil {
+		cfg.record.Info(&record.Info{GL: !cfg.fake.NoGL, Heads: dc.Heads, Width: 1280, Height: 800, HostMem: dc.HostMem, Apps: dc.Apps != nil})
 	}
 	m.dev = broker.NewDevice(dc)
 	vc.Device = m.dev
@@ -103,6 +108,9 @@ func newMachine(t testing.TB, cfg machineConfig) *machine {
 		must(cfg.sink.Close())
 		m.loop.Call(func() { must(m.fake.Close()) })
 		must(m.loop.Close())
+		if cfg.record != nil {
+			must(cfg.record.Close())
+		}
 		for _, misuse := range m.fake.Misuse() {
 			if cfg.outOfBounds && strings.Contains(misuse, "outside") {
 				continue

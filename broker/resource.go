@@ -59,6 +59,8 @@ type resource struct {
 	// shm is memory that a vtest client shares with the renderer.
 	shm []byte
 
+	seen map[uint64]uint64 // hashes of a blob's pages in the recording
+
 	create, attach []byte // commands that made it, where they are kept (keeping.go)
 
 	uuid    [16]byte

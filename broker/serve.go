@@ -32,6 +32,8 @@ type request struct {
 	hold uint64
 	// again says that a process died over it before.
 	again bool
+	// number is that of the command in the recording, from 1 on; 0: it is not there.
+	number uint64
 }
 
 // serve drains a queue. It is the watch of the queue's kick eventfd. It reports
@@ -76,6 +78,9 @@ func (d *Device) serve(u *queue, kind virtiogpu.QueueKind, kicked bool) (more bo
 		d.ringOK(u.q.DisableKicks()) // more came in between
 	}
 	d.ringOK(u.q.Notify())
+	if d.rec != nil {
+		d.recordIdle()
+	}
 	return more
 }
 
@@ -94,6 +99,9 @@ func (d *Device) serveChain(q *virtq.Queue, kind virtiogpu.QueueKind) {
 	c, r := &d.chain, &d.req
 	*r = request{}
 	err := d.fetch(r, c, kind)
+	if d.rec != nil {
+		d.recordTaken(r, c, kind)
+	}
 	if err == nil {
 		d.enter(r)
 		err = d.dispatch(r)
@@ -134,38 +142,53 @@ func (d *Device) complete(q *virtq.Queue, r *request, head uint16, written uint3
 func (d *Device) fetch(r *request, c *virtq.Chain, kind virtiogpu.QueueKind) error {
 	d.out = d.out[:0]
 	if c.ReadLen() > virtiogpu.MaxCommandSize {
-		// The header still says whether the guest waits for a fence.
 		d.cmd = d.cmd[:virtiogpu.SizeCtrlHdr]
-		if _, err := c.ReadAt(d.cmd, 0); err == nil {
-			_ = r.hdr.Decode(d.cmd)
+		if _, err := c.ReadAt(d.cmd, 0); err != nil {
+			d.cmd = d.cmd[:0]
 		}
-		return fmt.Errorf("%w: command of %d bytes, limit %d", virtiogpu.ErrOutOfMemory, c.ReadLen(), virtiogpu.MaxCommandSize)
+		return r.tooLarge(d.cmd, c.ReadLen())
 	}
 	n := int(c.ReadLen())
-	if n < virtiogpu.SizeCtrlHdr {
-		return fmt.Errorf("%w: command of %d bytes, need %d", virtiogpu.ErrInvalidParameter, n, virtiogpu.SizeCtrlHdr)
+	d.growCmd(n)
+	if got, err := c.ReadAt(d.cmd, 0); err != nil || got != n {
+		d.cmd = d.cmd[:0]
+		return fmt.Errorf("%w: read %d of %d bytes from guest memory: %w", virtiogpu.ErrUnspec, got, n, err)
 	}
+	return r.decode(d.cmd, kind)
+}
+
+// growCmd makes room for a command of n bytes.
+func (d *Device) growCmd(n int) {
 	if cap(d.cmd) < n {
 		d.cmd = make([]byte, 0, roundUp(n, 64<<10))
 	}
 	d.cmd = d.cmd[:n]
-	if got, err := c.ReadAt(d.cmd, 0); err != nil || got != n {
-		return fmt.Errorf("%w: read %d of %d bytes from guest memory: %w", virtiogpu.ErrUnspec, got, n, err)
+}
+
+// tooLarge is the answer to a command of size bytes, of which head is the first part.
+func (r *request) tooLarge(head []byte, size uint64) error {
+	_ = r.hdr.Decode(head) // it still says whether the guest waits for a fence
+	return fmt.Errorf("%w: command of %d bytes, limit %d", virtiogpu.ErrOutOfMemory, size, virtiogpu.MaxCommandSize)
+}
+
+// decode takes the command's bytes, which are our copy, and decodes the header.
+func (r *request) decode(cmd []byte, kind virtiogpu.QueueKind) error {
+	if len(cmd) < virtiogpu.SizeCtrlHdr {
+		return fmt.Errorf("%w: command of %d bytes, need %d", virtiogpu.ErrInvalidParameter, len(cmd), virtiogpu.SizeCtrlHdr)
 	}
-	r.body = d.cmd
-	if err := r.hdr.Decode(d.cmd); err != nil {
+	r.body = cmd
+	if err := r.hdr.Decode(cmd); err != nil {
 		return err
 	}
-	cmd := virtiogpu.Lookup(r.hdr.Type)
-	if cmd == nil || cmd.Queue != kind {
+	c := virtiogpu.Lookup(r.hdr.Type)
+	if c == nil || c.Queue != kind {
 		return fmt.Errorf("%w: %v on queue %d", virtiogpu.ErrUnspec, r.hdr.Type, kind)
 	}
 	return nil
 }
 
-// respond writes the response into the chain and returns its length. The used
-// entry may come later: until then the driver does not look.
-func (d *Device) respond(r *request, c *virtq.Chain, kind virtiogpu.QueueKind, err error) uint32 {
+// answer leaves the response in d.out.
+func (d *Device) answer(r *request, err error) {
 	if err != nil {
 		d.stats.countError(r.hdr.Type)
 		d.logFailed(r, err)
@@ -175,6 +198,15 @@ func (d *Device) respond(r *request, c *virtq.Chain, kind virtiogpu.QueueKind, e
 		h := r.hdr.Reply(virtiogpu.RespFor(err))
 		d.out = h.Append(d.out)
 	}
+	if d.rec != nil {
+		d.recordAnswer(r)
+	}
+}
+
+// respond writes the response into the chain and returns its length. The used
+// entry may come later: until then the driver does not look.
+func (d *Device) respond(r *request, c *virtq.Chain, kind virtiogpu.QueueKind, err error) uint32 {
+	d.answer(r, err)
 	if kind == virtiogpu.CursorQueue && c.WriteLen() == 0 {
 		return 0 // Linux gives its cursor commands no room for a response
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/gpubroker/gpubroker/broker/keep"
 	"github.com/gpubroker/gpubroker/broker/metrics"
 	"github.com/gpubroker/gpubroker/broker/qemudisplay"
+	"github.com/gpubroker/gpubroker/broker/record"
 	"github.com/gpubroker/gpubroker/broker/vhostuser"
 	"github.com/gpubroker/gpubroker/broker/virtiogpu"
 	"github.com/gpubroker/gpubroker/dmabuf"
@@ -59,6 +60,9 @@ type Config struct {
 	// Vtest is the path to listen on for Mesa's virpipe clients (package vtest); empty:
 	// none. With it there need not be a guest.
 	Vtest string
+
+	// Record, if set, is given what the guest puts into the queues. The server closes it.
+	Record *record.Writer
 
 	Control string // path of the control socket; empty: none
 	Metrics string // where Prometheus scrapes, unix:PATH or HOST:PORT; empty: nowhere
@@ -165,6 +169,7 @@ func NewServer(cfg Config) (_ *Server, err error) {
 		}
 		dc.Apps = s.apps.channels()
 	}
+	s.record(&dc, &info)
 	s.dev = NewDevice(dc)
 	if s.apps != nil {
 		s.apps.names.GPU = s.dev
@@ -295,5 +300,26 @@ func (s *Server) Close() Status {
 		})
 		_ = s.loop.Close()
 	}
+	if s.cfg.Record != nil {
+		if err := s.cfg.Record.Close(); err != nil {
+			s.log.Warn("the recording is not whole", zap.String("file", s.cfg.Record.Path()), zap.Error(err))
+		}
+	}
 	return last
+}
+
+// record begins the recording, if there is to be one.
+func (s *Server) record(dc *DeviceConfig, info *virgl.Info) {
+	w := s.cfg.Record
+	if w == nil {
+		return
+	}
+	l := dc.Limits.withDefaults()
+	w.Info(&record.Info{
+		Version: s.cfg.Version, Renderer: info.Library, Node: info.Node, GL: info.GL, Heads: dc.Heads, Width: s.cfg.Mode.W, Height: s.cfg.Mode.H,
+		HostMem: dc.HostMem, Apps: dc.Apps != nil,
+		Limits: record.Limits{Resources: l.Resources, Owned: l.Owned, Contexts: l.Contexts, Bytes: l.Bytes, Pieces: l.Pieces},
+	})
+	dc.Record = w
+	s.log.Info("recording what the guest does, with its pixels", zap.String("file", w.Path()))
 }

@@ -15,10 +15,11 @@ var errSuspended = errors.New("answered later")
 // suspended is a command that waits for somebody else, such as the front-end
 // mapping a blob. Its chain is its own, so that the queue goes on.
 type suspended struct {
-	hdr   virtiogpu.CtrlHdr
-	chain virtq.Chain
-	done  bool // answered
-	again bool // as in request
+	hdr    virtiogpu.CtrlHdr
+	chain  virtq.Chain
+	done   bool   // answered
+	again  bool   // as in request
+	number uint64 // as in request
 	// atStop, if set, makes the answer if the queue stops first.
 	atStop func(*virtiogpu.CtrlHdr) []byte
 }
@@ -26,7 +27,7 @@ type suspended struct {
 // suspend takes the command being served out of the queue's way. Its handler
 // returns errSuspended next, and resume is called once, later.
 func (d *Device) suspend(r *request) *suspended {
-	s := &suspended{hdr: r.hdr, chain: d.chain}
+	s := &suspended{hdr: r.hdr, chain: d.chain, number: r.number}
 	d.chain = virtq.Chain{}
 	d.waiting = append(d.waiting, s)
 	return s
@@ -46,7 +47,7 @@ func (d *Device) resume(s *suspended, err error, resp []byte) {
 	if q == nil {
 		return
 	}
-	r := request{hdr: s.hdr}
+	r := request{hdr: s.hdr, number: s.number}
 	d.out = append(d.out[:0], resp...)
 	written := d.respond(&r, &s.chain, virtiogpu.ControlQueue, err)
 	d.complete(q, &r, s.chain.Head, written)

@@ -53,6 +53,7 @@ type Map struct {
 	regions []region // sorted by gpa, without overlaps
 	last    int      // index of the region found last
 	epoch   uint64
+	changes uint64
 }
 
 // New makes an empty map.
@@ -114,6 +115,7 @@ func (m *Map) Set(specs []RegionSpec) error {
 	})
 	old := m.regions
 	m.regions, m.last = next, 0
+	m.changes++
 	for i := range old {
 		m.drop(old[i])
 	}
@@ -139,6 +141,7 @@ func (m *Map) Add(s RegionSpec) error {
 		at := sort.Search(len(m.regions), func(i int) bool { return m.regions[i].gpa > r.gpa })
 		m.regions = slices.Insert(m.regions, at, r)
 		m.last = at
+		m.changes++
 		return nil
 	}()
 	if err != nil {
@@ -199,6 +202,7 @@ func (m *Map) newRegion(s *RegionSpec) (region, error) {
 
 func (m *Map) drop(r region) {
 	m.epoch++
+	m.changes++
 	r.mp.release()
 }
 
