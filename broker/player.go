@@ -46,12 +46,22 @@ type PlayReport struct {
 	Skipped    uint64 `json:"skipped"`    // of cross-domain contexts: their Wayland compositor is not there
 
 	Differences []Difference `json:"differences"` // the first ones
+	Last        *Command     `json:"last"`        // played; nil if there is none
 	Truncated   bool         `json:"truncated"`   // the file ends inside a record
 	End         string       `json:"end"`         // why the recording ends, if it says so
 	Seconds     float64      `json:"seconds"`
 
 	Shot      *Shot `json:"-"`
 	ShotError error `json:"-"` // why there is none
+}
+
+// Command is a command of a recording.
+type Command struct {
+	Command  uint64 `json:"command"` // its number, from 0 on
+	Offset   int64  `json:"offset"`  // where it stands in the file, unpacked
+	Name     string `json:"name"`
+	Context  uint32 `json:"context"`
+	Answered bool   `json:"answered"` // the recording has its answer; if not, the broker may have died of it
 }
 
 // Difference is a command that was answered in another way than before.
@@ -300,6 +310,7 @@ func (p *player) command(rec *record.Record) (err error) {
 		err = p.mem.check()
 	})
 	p.rep.Commands++
+	p.rep.Last = &Command{Command: rec.Number, Offset: rec.Offset, Name: c.hdr.Type.String(), Context: c.hdr.CtxID}
 	if skipped {
 		p.rep.Skipped++
 		return err
@@ -313,6 +324,9 @@ func (p *player) command(rec *record.Record) (err error) {
 
 // compare compares a recorded answer with the one given here.
 func (p *player) compare(rec *record.Record) {
+	if l := p.rep.Last; l != nil && l.Command == rec.Number {
+		l.Answered = true
+	}
 	c, ok := p.pending[rec.Number]
 	if !ok {
 		return

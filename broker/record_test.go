@@ -406,26 +406,26 @@ func TestPlayBad(t *testing.T) {
 			w.Machine(&record.Machine{Regions: []record.Region{{GPA: 0, Size: 1 << 60}}})
 		}, "a region of 1152921504606846976 bytes at 0x0"},
 		{"many huge", good, func(w *record.Writer) {
-			w.Machine(&record.Machine{Regions: []record.Region{{0, 1 << 42}, {1 << 42, 1}}})
+			w.Machine(&record.Machine{Regions: []record.Region{{GPA: 0, Size: 1 << 42}, {GPA: 1 << 42, Size: 1}}})
 		}, "a region of 1 bytes at 0x40000000000"},
 		{"overlap", good, func(w *record.Writer) {
-			w.Machine(&record.Machine{Regions: []record.Region{{0, 8192}, {4096, 8192}}})
+			w.Machine(&record.Machine{Regions: []record.Region{{GPA: 0, Size: 8192}, {GPA: 4096, Size: 8192}}})
 		}, "overlaps"},
 		{"the same twice", good, func(w *record.Writer) {
-			w.Machine(&record.Machine{Regions: []record.Region{{0, 8192}, {0, 8192}}})
+			w.Machine(&record.Machine{Regions: []record.Region{{GPA: 0, Size: 8192}, {GPA: 0, Size: 8192}}})
 		}, "overlaps"},
 		{"outside", good, func(w *record.Writer) {
-			w.Machine(&record.Machine{Regions: []record.Region{{0, 8192}}})
+			w.Machine(&record.Machine{Regions: []record.Region{{GPA: 0, Size: 8192}}})
 			w.Memory(8190, make([]byte, 4))
 		}, "address not in guest memory"},
 		{"too much", good, func(w *record.Writer) {
-			w.Machine(&record.Machine{Regions: []record.Region{{0, 1 << 30}}})
+			w.Machine(&record.Machine{Regions: []record.Region{{GPA: 0, Size: 1 << 30}}})
 			for i := range uint64(200) {
 				w.Memory(i*record.MaxMemory, make([]byte, record.MaxMemory))
 			}
 		}, "bytes here, limit 16777216"},
 		{"blob", good, func(w *record.Writer) {
-			w.Machine(&record.Machine{Features: 1 << virtiogpu.FeatureResourceBlob, Regions: []record.Region{{0, 8192}}})
+			w.Machine(&record.Machine{Features: 1 << virtiogpu.FeatureResourceBlob, Regions: []record.Region{{GPA: 0, Size: 8192}}})
 			w.Blob(1, 1<<40, []byte{1}) // of no blob: left out
 			w.Command(0, virtiogpu.SizeResourceCreateBlob, createBlob(virtiogpu.CtrlHdr{}, 1, virtiogpu.BlobMemHost3D, virtiogpu.BlobFlagMappable, 0, 4096, nil))
 			w.Blob(1, 4000, make([]byte, 97))

@@ -42,10 +42,21 @@ type Writer struct {
 	ended   bool
 }
 
-// Create makes the file of a recording, which must not exist or be empty. Only its
-// owner can read it: it holds the guest's pixels.
+// Create is Open and NewWriter.
 func Create(path string, limit uint64) (*Writer, error) {
-	fail := func(err error) (*Writer, error) { return nil, &OpError{Op: "create", Path: path, Offset: -1, Err: err} }
+	f, err := Open(path)
+	if err != nil {
+		return nil, err
+	}
+	return NewWriter(f, path, limit), nil
+}
+
+// Open opens the file of a recording to write it. It must not exist, or be empty. Only its
+// owner can read it afterwards: it is to hold the guest's pixels.
+func Open(path string) (*os.File, error) {
+	fail := func(err error) (*os.File, error) {
+		return nil, &OpError{Op: "create", Path: path, Offset: -1, Err: err}
+	}
 	// A FIFO without a reader must not make it wait.
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|unix.O_NONBLOCK|unix.O_NOCTTY, 0o600)
 	if err != nil {
@@ -55,15 +66,6 @@ func Create(path string, limit uint64) (*Writer, error) {
 		}
 		return fail(err)
 	}
-	w, err := Adopt(f, path, limit)
-	if err != nil {
-		return nil, err
-	}
-	return w, nil
-}
-
-// Adopt is Create on an open file, which it owns from now on, also on error.
-func Adopt(f *os.File, path string, limit uint64) (*Writer, error) {
 	st, err := f.Stat()
 	switch {
 	case err != nil:
@@ -76,9 +78,9 @@ func Adopt(f *os.File, path string, limit uint64) (*Writer, error) {
 	}
 	if err != nil {
 		_ = f.Close()
-		return nil, &OpError{Op: "create", Path: path, Offset: -1, Err: err}
+		return fail(err)
 	}
-	return NewWriter(f, path, limit), nil
+	return f, nil
 }
 
 // NewWriter records to f and owns it. limit is the most bytes that it writes, 0 for

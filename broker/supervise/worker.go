@@ -44,7 +44,7 @@ func (s *Supervisor) start() (_ *worker, err error) {
 	}
 	file := os.NewFile(uintptr(theirs.Disown()), "worker socket")
 	w.cmd = s.cfg.Command()
-	w.cmd.ExtraFiles = []*os.File{file}
+	w.cmd.ExtraFiles = append([]*os.File{file}, w.cmd.ExtraFiles...)
 	s.page.Begin()
 	err = w.cmd.Start()
 	_ = file.Close()

@@ -72,6 +72,8 @@ func TestWrongOptions(t *testing.T) {
 		{"serve --socket-path " + sock + " --apps --vm-name " + strings.Repeat("x", 65), "--vm-name"},
 		{"serve --socket-path " + sock + " --limit resources=0", `--limit "resources=0": want a name and a number`},
 		{"serve --socket-path " + sock + " --limit bytes=1G,textures=5", `--limit "textures=5": there is resources`},
+		{"serve --socket-path " + sock + " --record f --record-limit 1K", `--record-limit "1K": want a size from 64K on`},
+		{"serve --vtest " + sock + " --record f", "--record is for a guest"},
 		{"serve --socket-path " + sock + " --size 640", `--size "640": want WIDTHxHEIGHT`},
 		{"serve --socket-path " + sock + " --size 640x480x3", `--size "640x480x3"`},
 		{"serve --socket-path " + sock + " --size 10x10", `--size "10x10"`},

@@ -85,7 +85,7 @@ conventions for vhost-user back-ends say; 3D then needs --virgl.`,
 	for _, f := range extraCommands {
 		root.AddCommand(f())
 	}
-	root.AddCommand(newServe(logs), newSmoke(), newLs(), newTop(), newShot(), newVersion())
+	root.AddCommand(newServe(logs), newSmoke(), newLs(), newTop(), newShot(), newReplay(logs), newVersion())
 	return root
 }
 

@@ -32,6 +32,7 @@ type serveOptions struct {
 	input, touch            string
 	apps                    appsOptions
 	supervise               superviseOptions
+	record                  recordOptions
 	logLevel, logFormat     string
 	logs                    io.Writer
 }
@@ -56,6 +57,7 @@ func (o *serveOptions) register(f *pflag.FlagSet) {
 	o.apps.register(f)
 	f.StringVar(&o.vtest, "vtest", "", "also serve Mesa's virpipe clients, which need no guest, on the unix socket `PATH`")
 	o.supervise.register(f)
+	o.record.register(f)
 	f.StringVar(&o.control, "control", "", "answer status requests on the unix socket `PATH`")
 	f.StringVar(&o.metrics, "metrics", "", "serve metrics for Prometheus on `ADDRESS`: unix:PATH or HOST:PORT")
 	f.StringVar(&o.logLevel, "log-level", "info", "`LEVEL` of the log: debug, info, warn or error")
@@ -111,15 +113,9 @@ func (o *serveOptions) config() (broker.Config, error) {
 	bad := func(format string, args ...any) (broker.Config, error) {
 		return c, usageError{fmt.Errorf(format, args...)}
 	}
-	switch o.virgl {
-	case "auto":
-		c.Virgl = broker.VirglAuto
-	case "on", "true":
-		c.Virgl = broker.VirglOn
-	case "off", "false":
-		c.Virgl = broker.VirglOff
-	default:
-		return bad("--virgl %q: want on, off or auto", o.virgl)
+	var err error
+	if c.Virgl, err = parseVirgl(o.virgl); err != nil {
+		return bad("%w", err)
 	}
 	switch o.display {
 	case "wayland", "qemu", "headless", "auto":
@@ -148,7 +144,6 @@ func (o *serveOptions) config() (broker.Config, error) {
 	if o.heads < 1 || o.heads > display.MaxHeads {
 		return bad("--heads %d: want 1 to %d", o.heads, display.MaxHeads)
 	}
-	var err error
 	if c.Limits, err = parseLimits(o.limits); err != nil {
 		return bad("%v", err)
 	}
@@ -157,6 +152,9 @@ func (o *serveOptions) config() (broker.Config, error) {
 	}
 	if c.Apps, err = o.apps.config(o.wayland); err != nil {
 		return c, err
+	}
+	if err := o.record.check(); err != nil {
+		return bad("%w", err)
 	}
 	if o.metrics != "" {
 		if err := metrics.CheckAddress(o.metrics); err != nil {
@@ -206,7 +204,7 @@ func (o *serveOptions) config() (broker.Config, error) {
 func (o *serveOptions) withoutGuest(c broker.Config) (broker.Config, error) {
 	for name, given := range map[string]bool{
 		"--input-socket": o.input != "" || c.Activated.Input != nil, "--touch-socket": o.touch != "" || c.Activated.Touch != nil, "--apps": c.Apps != nil,
-		"--display " + o.display: o.display != "auto" && o.display != "none" && o.display != "headless",
+		"--record": o.record.file != "", "--display " + o.display: o.display != "auto" && o.display != "none" && o.display != "headless",
 	} {
 		if given {
 			c.Activated.Close()
@@ -236,6 +234,13 @@ func serve(ctx context.Context, o *serveOptions) error {
 		}
 		defer end()
 	}
+	if cfg.Record, err = o.record.start(cfg.Log, o.supervise.worker >= 0); err != nil {
+		if cfg.FD != nil {
+			_ = cfg.FD.Close()
+		}
+		cfg.Activated.Close()
+		return err
+	}
 	return serveHere(ctx, cfg)
 }
 
@@ -263,6 +268,18 @@ func serveHere(ctx context.Context, cfg broker.Config) error {
 		zap.String("flush_to_commit", strings.Join([]string{us(st.FlushToCommit.P50), us(st.FlushToCommit.P99)}, " / ")))
 	_ = cfg.Log.Sync() // fails on terminals and pipes; there is nobody left to tell
 	return err
+}
+
+func parseVirgl(s string) (broker.VirglMode, error) {
+	switch s {
+	case "auto":
+		return broker.VirglAuto, nil
+	case "on", "true":
+		return broker.VirglOn, nil
+	case "off", "false":
+		return broker.VirglOff, nil
+	}
+	return 0, fmt.Errorf("--virgl %q: want on, off or auto", s)
 }
 
 // parseSize reads a number of bytes with an optional K, M, G or T.

@@ -42,12 +42,23 @@ func (o *superviseOptions) register(f *pflag.FlagSet) {
 // supervised serves in workers.
 func supervised(ctx context.Context, cfg broker.Config, o *serveOptions) (err error) {
 	log := cfg.Log.Named("supervisor")
+	recording, err := o.record.open()
+	if err != nil {
+		if cfg.FD != nil {
+			_ = cfg.FD.Close()
+		}
+		cfg.Activated.Close()
+		return err
+	}
+	if recording != nil {
+		defer func() { _ = recording.Close() }() // the worker has its own
+	}
 	fronts, err := fronts(&cfg)
 	if err != nil {
 		return err
 	}
 	s, err := supervise.New(supervise.Config{
-		Fronts: fronts, Command: workerCommand(o), Watchdog: o.supervise.watchdog, Quarantine: o.supervise.quarantine,
+		Fronts: fronts, Command: workerCommand(o, recording), Watchdog: o.supervise.watchdog, Quarantine: o.supervise.quarantine,
 		OnReady: func() { notify("READY=1") }, Log: log,
 	})
 	if err != nil {
@@ -117,8 +128,10 @@ func fronts(cfg *broker.Config) (out map[keep.Role]supervise.Front, err error) {
 	return out, nil
 }
 
-// workerCommand runs this program again with the same options.
-func workerCommand(o *serveOptions) func() *exec.Cmd {
+// workerCommand runs this program again with the same options. The first worker gets the
+// file of the recording: what a later one does begins with a guest in the middle of its
+// work, and could not be played.
+func workerCommand(o *serveOptions, recording *os.File) func() *exec.Cmd {
 	args := append(slices.Clone(os.Args[1:]), "--worker-fd=3")
 	if o.virgl != "" {
 		args = append(args, "--virgl="+o.virgl) // the default depends on how it was called
@@ -128,6 +141,11 @@ func workerCommand(o *serveOptions) func() *exec.Cmd {
 		cmd := exec.Command("/proc/self/exe", args...)
 		cmd.Args[0] = os.Args[0]
 		cmd.Env, cmd.Stdout, cmd.Stderr = env, os.Stdout, o.logs
+		if recording != nil {
+			cmd.ExtraFiles = []*os.File{recording} // follows the socket
+			cmd.Args = append(cmd.Args, "--record-fd=4")
+			recording = nil
+		}
 		return cmd
 	}
 }
