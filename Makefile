@@ -66,7 +66,7 @@ smoke: setup lab ## gpubroker smoke here (shared memory) and where dma-bufs are
 	go run ./testing/cmd/smoke
 
 .PHONY: deb
-deb: setup ## a Debian package (out/deb/)
+deb: setup ## Debian packages (out/deb/), for the host and for guests
 	@packaging/deb/build.sh
 
 .PHONY: bench
@@ -85,6 +85,7 @@ lint: setup ## gofmt, vet with and without cgo, staticcheck
 	CGO_ENABLED=0 go vet ./...
 	CGO_ENABLED=1 go vet -tags egl ./...
 	CGO_ENABLED=0 go vet -tags crashtest ./cmd/gpubroker
+	CGO_ENABLED=0 go vet -tags docs ./cmd/gpubroker ./cmd/gpubroker-guest
 	CGO_ENABLED=0 go tool staticcheck ./...
 	CGO_ENABLED=1 go tool staticcheck -tags egl ./...
 

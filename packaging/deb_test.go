@@ -2,7 +2,6 @@ package packaging
 
 import (
 	"bytes"
-	"compress/gzip"
 	"encoding/json"
 	"os"
 	"os/exec"
@@ -13,8 +12,17 @@ import (
 	"testing"
 )
 
-// buildDeb builds the package, once for all tests, and unpacks it.
-func buildDeb(t *testing.T) (deb, root string) {
+// debs are the packages that are built, by the names of their programs.
+type debs map[string]*debPackage
+
+type debPackage struct {
+	name string
+	file string
+	root string // unpacked
+}
+
+// buildDebs builds the packages and unpacks them.
+func buildDebs(t *testing.T) debs {
 	t.Helper()
 	if _, err := exec.LookPath("dpkg-deb"); err != nil {
 		t.Skipf("Debian packages are built where there is dpkg: %v", err)
@@ -28,9 +36,32 @@ func buildDeb(t *testing.T) (deb, root string) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, &stderr)
 	}
-	deb, root = strings.TrimSpace(string(out)), filepath.Join(dir, "root")
-	output(t, "dpkg-deb", "-x", deb, root)
-	return deb, root
+	all := debs{}
+	for _, file := range strings.Fields(string(out)) {
+		name, _, _ := strings.Cut(filepath.Base(file), "_")
+		d := &debPackage{name: name, file: file, root: filepath.Join(dir, name)}
+		output(t, "dpkg-deb", "-x", file, d.root)
+		all[name] = d
+	}
+	if len(all) != 2 || all["gpubroker"] == nil || all["gpubroker-guest"] == nil {
+		t.Fatalf("built: %s", out)
+	}
+	return all
+}
+
+// debContents are files that a package must have.
+var debContents = map[string][]string{
+	"gpubroker": {
+		"usr/share/qemu/vhost-user/" + descriptor,
+		"usr/lib/systemd/user/gpubroker@.service", "usr/lib/systemd/user/gpubroker@.socket", "usr/lib/systemd/user/gpubroker-input@.socket",
+		"usr/share/man/man1/gpubroker-serve.1.gz", "usr/share/man/man1/gpubroker-smoke.1.gz", "usr/share/man/man1/gpubroker-shot.1.gz",
+		"usr/share/doc/gpubroker/README.md", "usr/share/doc/gpubroker/architecture.md", "usr/share/doc/gpubroker/licences/go.uber.org_zap",
+	},
+	"gpubroker-guest": {
+		"usr/lib/systemd/user/gpubroker-guest.service", "usr/lib/systemd/user/gpubroker-guest.socket",
+		"usr/share/man/man1/gpubroker-guest-run.1.gz", "usr/share/man/man1/gpubroker-guest-serve.1.gz",
+		"usr/share/doc/gpubroker-guest/guest.md", "usr/share/doc/gpubroker-guest/licences/github.com_spf13_cobra",
+	},
 }
 
 func output(t *testing.T, name string, args ...string) string {
@@ -42,44 +73,110 @@ func output(t *testing.T, name string, args ...string) string {
 	return string(out)
 }
 
-// TestDeb: the package builds, has what it should have where it should be, and what it
-// says of itself is true.
+// TestDeb: the packages build, have what they should have where it should be, and what
+// they say of themselves is true.
 func TestDeb(t *testing.T) {
-	deb, root := buildDeb(t)
-	field := func(name string) string { return strings.TrimSpace(output(t, "dpkg-deb", "-f", deb, name)) }
-	if field("Package") != "gpubroker" || field("Version") != "1.2.3" || field("Maintainer") != "A Test <test@example.org>" ||
-		field("Architecture") != strings.TrimSpace(output(t, "dpkg", "--print-architecture")) {
-		t.Errorf("control data:\n%s", output(t, "dpkg-deb", "-f", deb))
+	all := buildDebs(t)
+	for name, d := range all {
+		t.Run(name, func(t *testing.T) {
+			debWhole(t, d)
+			t.Run("manual", func(t *testing.T) { debManual(t, d) })
+			t.Run("completion", func(t *testing.T) { debCompletion(t, d) })
+			t.Run("install", func(t *testing.T) { debInstall(t, d) })
+			t.Run("lintian", func(t *testing.T) { debLintian(t, d.file) })
+		})
 	}
-	for _, want := range []string{
-		"usr/bin/gpubroker", "usr/share/qemu/vhost-user/" + descriptor,
-		"usr/lib/systemd/user/gpubroker@.service", "usr/lib/systemd/user/gpubroker@.socket", "usr/lib/systemd/user/gpubroker-input@.socket",
-		"usr/share/man/man1/gpubroker.1.gz", "usr/share/man/man1/gpubroker-serve.1.gz", "usr/share/man/man1/gpubroker-smoke.1.gz",
-		"usr/share/bash-completion/completions/gpubroker", "usr/share/zsh/vendor-completions/_gpubroker", "usr/share/fish/vendor_completions.d/gpubroker.fish",
-		"usr/share/doc/gpubroker/README.md", "usr/share/doc/gpubroker/architecture.md", "usr/share/doc/gpubroker/copyright",
-		"usr/share/doc/gpubroker/changelog.gz", "usr/share/doc/gpubroker/licences/go.uber.org_zap",
-	} {
-		if st, err := os.Stat(filepath.Join(root, want)); err != nil || st.Size() == 0 {
+	t.Run("program", func(t *testing.T) { debProgram(t, all["gpubroker"].root) })
+	t.Run("guest program", func(t *testing.T) {
+		if out := output(t, filepath.Join(all["gpubroker-guest"].root, "usr/bin/gpubroker-guest"), "version"); out != "gpubroker-guest 1.2.3\n" {
+			t.Errorf("version %q", out)
+		}
+	})
+	t.Run("files", func(t *testing.T) { debFiles(t, all["gpubroker"].root) })
+}
+
+// debWhole: control data, contents, owners, checksums.
+func debWhole(t *testing.T, d *debPackage) {
+	field := func(name string) string { return strings.TrimSpace(output(t, "dpkg-deb", "-f", d.file, name)) }
+	if field("Package") != d.name || field("Version") != "1.2.3" || field("Maintainer") != "A Test <test@example.org>" ||
+		field("Architecture") != strings.TrimSpace(output(t, "dpkg", "--print-architecture")) {
+		t.Errorf("control data:\n%s", output(t, "dpkg-deb", "-f", d.file))
+	}
+	for _, want := range append([]string{
+		"usr/bin/" + d.name, "usr/share/man/man1/" + d.name + ".1.gz", "usr/share/bash-completion/completions/" + d.name,
+		"usr/share/zsh/vendor-completions/_" + d.name, "usr/share/fish/vendor_completions.d/" + d.name + ".fish",
+		"usr/share/doc/" + d.name + "/copyright", "usr/share/doc/" + d.name + "/changelog.gz",
+	}, debContents[d.name]...) {
+		if st, err := os.Stat(filepath.Join(d.root, want)); err != nil || st.Size() == 0 {
 			t.Errorf("%s: %v", want, err)
 		}
 	}
-	for _, line := range strings.Split(strings.TrimSpace(output(t, "dpkg-deb", "-c", deb)), "\n") {
+	for _, line := range strings.Split(strings.TrimSpace(output(t, "dpkg-deb", "-c", d.file)), "\n") {
 		f := strings.Fields(line)
 		if f[1] != "root/root" || f[0][5] == 'w' || f[0][8] == 'w' || strings.HasPrefix(f[0], "l") {
 			t.Errorf("owner, mode or kind: %s", line)
 		}
 	}
 	check := exec.Command("md5sum", "--quiet", "-c", "DEBIAN/md5sums")
-	check.Dir = root
-	output(t, "dpkg-deb", "-e", deb, filepath.Join(root, "DEBIAN"))
+	check.Dir = d.root
+	output(t, "dpkg-deb", "-e", d.file, filepath.Join(d.root, "DEBIAN"))
 	if out, err := check.CombinedOutput(); err != nil {
 		t.Errorf("checksums: %v\n%s", err, out)
 	}
+}
 
-	t.Run("program", func(t *testing.T) { debProgram(t, root) })
-	t.Run("files", func(t *testing.T) { debFiles(t, root) })
-	t.Run("install", func(t *testing.T) { debInstall(t, deb) })
-	t.Run("lintian", func(t *testing.T) { debLintian(t, deb) })
+// debManual: every page is one that man shows without a complaint, and says what a reader
+// looks for. Each command of the program has one.
+func debManual(t *testing.T, d *debPackage) {
+	pages, err := filepath.Glob(filepath.Join(d.root, "usr/share/man/man1/*.gz"))
+	if err != nil || len(pages) < 5 {
+		t.Fatalf("pages %q, %v", pages, err)
+	}
+	man, err := exec.LookPath("man")
+	if err != nil {
+		t.Skipf("nothing shows manual pages here: %v", err)
+	}
+	for _, page := range pages {
+		name := strings.TrimSuffix(filepath.Base(page), ".1.gz")
+		cmd := exec.Command(man, "--warnings", "-E", "UTF-8", "-l", page)
+		cmd.Env = append(os.Environ(), "LC_ALL=C.UTF-8", "MANWIDTH=100", "MANPAGER=cat")
+		var stderr bytes.Buffer
+		cmd.Stderr = &stderr
+		out, err := cmd.Output()
+		if err != nil || stderr.Len() > 0 {
+			t.Errorf("%s: %v\n%s", name, err, &stderr)
+		}
+		want := []string{"NAME\n       " + name + " - ", "SYNOPSIS\n       " + d.name, "DESCRIPTION\n", "OPTIONS\n", "--help", "SEE ALSO\n", d.name + " 1.2.3"}
+		if !strings.HasSuffix(name, "-version") {
+			want = append(want, "EXIT STATUS\n", "FILES\n", "EXAMPLES\n")
+		}
+		for _, w := range want {
+			if !strings.Contains(string(out), w) {
+				t.Errorf("%s lacks %q:\n%s", name, w, out)
+			}
+		}
+	}
+	help := output(t, filepath.Join(d.root, "usr/bin", d.name), "--help")
+	_, list, _ := strings.Cut(help, "Available Commands:\n")
+	list, _, _ = strings.Cut(list, "\n\n")
+	for line := range strings.Lines(list) {
+		name := strings.Fields(line)[0]
+		if _, err := os.Stat(filepath.Join(d.root, "usr/share/man/man1", d.name+"-"+name+".1.gz")); err != nil && name != "help" {
+			t.Errorf("command %s has no page: %v", name, err)
+		}
+	}
+}
+
+// debCompletion: bash reads the script, and the program completes.
+func debCompletion(t *testing.T, d *debPackage) {
+	output(t, "bash", "-n", filepath.Join(d.root, "usr/share/bash-completion/completions", d.name))
+	for line, want := range map[string]string{"ser": "serve\t", "serve --log-l": "--log-level\t"} {
+		args := append([]string{"__complete"}, strings.Split(line, " ")...)
+		out, err := exec.Command(filepath.Join(d.root, "usr/bin", d.name), args...).Output()
+		if err != nil || !strings.HasPrefix(string(out), want) {
+			t.Errorf("%q completes to %q, %v", line, out, err)
+		}
+	}
 }
 
 // debProgram runs the program from the package, and nothing of the checkout.
@@ -124,32 +221,6 @@ func debFiles(t *testing.T, root string) {
 			t.Errorf("%s: %v", path, err)
 		}
 	}
-	man := read("usr/share/man/man1/gpubroker-serve.1.gz")
-	z, err := gzip.NewReader(strings.NewReader(man))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var page bytes.Buffer
-	if _, err := page.ReadFrom(z); err != nil {
-		t.Fatal(err)
-	}
-	for _, want := range []string{".TH", "GPUBROKER", "1.2.3", "socket-path", "metrics"} {
-		if !strings.Contains(page.String(), want) {
-			t.Errorf("the page of serve lacks %q", want)
-		}
-	}
-	for _, name := range []string{"gpubroker.1.gz", "gpubroker-serve.1.gz"} {
-		if groff, err := exec.LookPath("man"); err == nil {
-			cmd := exec.Command(groff, "--warnings", "-E", "UTF-8", "-l", "-Tutf8", "-Z", filepath.Join(root, "usr/share/man/man1", name))
-			cmd.Env = append(os.Environ(), "LC_ALL=C.UTF-8")
-			var stderr bytes.Buffer
-			cmd.Stderr = &stderr
-			if err := cmd.Run(); err != nil || stderr.Len() > 0 {
-				t.Errorf("man %s: %v\n%s", name, err, &stderr)
-			}
-		}
-	}
-	output(t, "bash", "-n", filepath.Join(root, "usr/share/bash-completion/completions/gpubroker"))
 	links := regexp.MustCompile(`\]\(([a-zA-Z][^):]*)\)`)
 	for _, m := range links.FindAllStringSubmatch(read("usr/share/doc/gpubroker/README.md"), -1) {
 		if _, err := os.Stat(filepath.Join(root, "usr/share/doc/gpubroker", m[1])); err != nil {
@@ -159,7 +230,7 @@ func debFiles(t *testing.T, root string) {
 }
 
 // debInstall installs it into a fresh root with dpkg, and removes it again.
-func debInstall(t *testing.T, deb string) {
+func debInstall(t *testing.T, d *debPackage) {
 	if os.Getuid() != 0 {
 		t.Skip("dpkg --root needs to be root")
 	}
@@ -177,14 +248,14 @@ func debInstall(t *testing.T, deb string) {
 	dpkg := func(args ...string) string {
 		return output(t, "dpkg", append([]string{"--root=" + root, "--force-depends", "--log=/dev/null"}, args...)...)
 	}
-	dpkg("--install", deb)
-	if st := output(t, "dpkg-query", "--admindir="+root+"/var/lib/dpkg", "-W", "-f", "${Status}", "gpubroker"); st != "install ok installed" {
+	dpkg("--install", d.file)
+	if st := output(t, "dpkg-query", "--admindir="+root+"/var/lib/dpkg", "-W", "-f", "${Status}", d.name); st != "install ok installed" {
 		t.Errorf("status %q", st)
 	}
-	if out := output(t, filepath.Join(root, "usr/bin/gpubroker"), "version"); !strings.HasPrefix(out, "gpubroker 1.2.3") {
+	if out := output(t, filepath.Join(root, "usr/bin", d.name), "version"); !strings.HasPrefix(out, d.name+" 1.2.3") {
 		t.Errorf("version %q", out)
 	}
-	dpkg("--purge", "gpubroker")
+	dpkg("--purge", d.name)
 	left, err := filepath.Glob(filepath.Join(root, "usr/*/*gpubroker*"))
 	if err != nil || len(left) > 0 {
 		t.Errorf("left after the removal: %q, %v", left, err)

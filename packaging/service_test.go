@@ -67,7 +67,7 @@ setpriv --reuid=1000 --regid=1000 --init-groups bash /tmp/session || { code=$?; 
 // service there, hardened, for a guest that draws with OpenGL.
 func TestService(t *testing.T) {
 	vm := labtest.HostVM(t, lab.VMConfig{})
-	deb, _ := buildDeb(t)
+	deb := buildDebs(t)["gpubroker"].file
 	dir := t.TempDir()
 	if err := os.Rename(deb, filepath.Join(dir, "gpubroker.deb")); err != nil {
 		t.Fatal(err)

@@ -42,10 +42,10 @@ type options struct {
 }
 
 func (o *options) register(f *pflag.FlagSet) {
-	f.StringVar(&o.display, "display", display.DefaultName, "name of the Wayland display, in XDG_RUNTIME_DIR, or a path")
-	f.StringVar(&o.transport, "transport", "auto", "way to the host: "+transport.Usage)
-	f.StringVar(&o.level, "log-level", "info", "debug, info, warn or error")
-	f.StringVar(&o.format, "log-format", "text", "text or json")
+	f.StringVar(&o.display, "display", display.DefaultName, "`NAME` of the Wayland display, in XDG_RUNTIME_DIR, or a path")
+	f.StringVar(&o.transport, "transport", "auto", "`WAY` to the host: "+transport.Usage)
+	f.StringVar(&o.level, "log-level", "info", "`LEVEL` of the log: debug, info, warn or error")
+	f.StringVar(&o.format, "log-format", "text", "`FORMAT` of the log: text or json")
 }
 
 func (o *options) log() (*slog.Logger, error) {
@@ -85,6 +85,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return exitFailed
 }
 
+// extraCommands are those of special builds.
+var extraCommands []func() *cobra.Command
+
 func newRoot(logs io.Writer) *cobra.Command {
 	o := &options{logs: logs}
 	root := &cobra.Command{
@@ -114,6 +117,9 @@ unix:PATH is a socket on this machine, for tests.`,
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.CompletionOptions.HiddenDefaultCmd = true
 	o.register(root.PersistentFlags())
+	for _, f := range extraCommands {
+		root.AddCommand(f())
+	}
 	root.AddCommand(newServe(o), newRun(o), newStatus(o), newVersion())
 	return root
 }
@@ -123,7 +129,9 @@ func newStatus(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Say what the display's server does: transport, clients, frames and copies by tier",
-		Args:  noArgs,
+		Example: `  gpubroker-guest status
+  gpubroker-guest status --json | jq .transport`,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			path, err := display.Path(o.display)
 			if err != nil {
@@ -145,17 +153,26 @@ func newStatus(o *options) *cobra.Command {
 	return cmd
 }
 
+// release is set by packagers: -ldflags "-X main.release=1.2.3".
+var release = ""
+
+func version() string {
+	if release != "" {
+		return release
+	}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		return info.Main.Version
+	}
+	return "unknown"
+}
+
 func newVersion() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			version := "unknown"
-			if info, ok := debug.ReadBuildInfo(); ok {
-				version = info.Main.Version
-			}
-			_, err := fmt.Fprintln(cmd.OutOrStdout(), "gpubroker-guest", version)
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), "gpubroker-guest", version())
 			return err
 		},
 	}

@@ -18,7 +18,7 @@ func newRun(o *options) *cobra.Command {
 	x11 := ""
 	geometry := ""
 	cmd := &cobra.Command{
-		Use:   "run [--x11] COMMAND [ARGUMENT]...",
+		Use:   "run [OPTION]... COMMAND [ARGUMENT]...",
 		Short: "Run a program whose windows appear on the host's desktop",
 		Long: `Run a program with WAYLAND_DISPLAY set and DISPLAY unset. Where no server runs for
 the display, this command is one until the program and all other clients have ended.
@@ -29,6 +29,7 @@ window a window of its own, or with --x11=rootful Xwayland with all of them in o
 		Example: `  gpubroker-guest run foot
   gpubroker-guest run --x11 -- xterm -fs 14
   gpubroker-guest run --x11=rootful --geometry 1600x900 openbox`,
+		DisableFlagsInUseLine: true, // options stand before the command
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return usageError{errors.New("which command?")}
@@ -43,9 +44,9 @@ window a window of its own, or with --x11=rootful Xwayland with all of them in o
 		},
 	}
 	cmd.Flags().SetInterspersed(false)
-	cmd.Flags().StringVar(&x11, "x11", "", "start an X server: rootless or rootful")
+	cmd.Flags().StringVar(&x11, "x11", "", "start an X server, `KIND` rootless (if not said) or rootful")
 	cmd.Flags().Lookup("x11").NoOptDefVal = "rootless"
-	cmd.Flags().StringVar(&geometry, "geometry", "1280x720", "size of the window of --x11=rootful")
+	cmd.Flags().StringVar(&geometry, "geometry", "1280x720", "`SIZE` of the window of --x11=rootful")
 	return cmd
 }
 

@@ -25,6 +25,9 @@ func newServe(o *options) *cobra.Command {
 
 A client that cannot reach the host ends with an error; the next one tries anew, so
 nothing has to be restarted when the host's side was.`,
+		Example: `  gpubroker-guest serve &
+  WAYLAND_DISPLAY=wayland-gpubroker foot
+  gpubroker-guest serve --display wayland-1 --transport vsock`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			log, err := o.log()

@@ -21,6 +21,9 @@ func newLs() *cobra.Command {
 		Long: `ls asks a running gpubroker (serve --control PATH) for its tables: the scanouts and how
 their frames go out, the guest's rendering contexts, every resource with who holds it,
 and the window of host memory. --json writes the whole status.`,
+		Example: `  gpubroker ls
+  gpubroker ls --control /run/user/1000/gpubroker/work.control
+  gpubroker ls --json | jq '.contexts[] | .name'`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			path, err := c.socket()

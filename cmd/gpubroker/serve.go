@@ -43,7 +43,7 @@ func (o *serveOptions) register(f *pflag.FlagSet) {
 	f.StringVarP(&o.node, "render-node", "r", "", "DRM render node `PATH` (default: the first that works, else software rendering)")
 	f.StringVarP(&o.virgl, "virgl", "v", "auto", "3D for the guest: `on`, off, or auto (if virglrenderer starts)")
 	f.Lookup("virgl").NoOptDefVal = "on"
-	f.StringVar(&o.display, "display", "auto", "who shows the guest: `wayland`, qemu, headless, none, or auto")
+	f.StringVar(&o.display, "display", "auto", "`WHO` shows the guest: wayland, qemu, headless, none, or auto")
 	f.StringVar(&o.wayland, "wayland-display", "", "compositor's socket, a `NAME` or path (default $WAYLAND_DISPLAY)")
 	f.StringVar(&o.title, "title", "gpubroker", "`TITLE` of the guest's windows")
 	f.StringVar(&o.size, "size", "1280x800", "mode that the guest is told to prefer, `WxH` pixels")
@@ -96,6 +96,13 @@ too, each in a context of its own; then there need not be a guest:
 
 Sockets of systemd take the place of these options: the units' FileDescriptorName is
 gpu, input or touch.`,
+		Example: `  gpubroker serve --socket-path $XDG_RUNTIME_DIR/gpu.sock --control $XDG_RUNTIME_DIR/gpu.control &
+  qemu-system-x86_64 -machine q35,memory-backend=mem \
+    -object memory-backend-memfd,id=mem,size=4G,share=on \
+    -chardev socket,id=gpu,path=$XDG_RUNTIME_DIR/gpu.sock \
+    -device vhost-user-gpu-pci,chardev=gpu -vga none -display none ...
+  gpubroker serve --socket-path gpu.sock --supervise --sandbox --limit bytes=2G,contexts=64
+  gpubroker serve --socket-path gpu.sock --apps --vsock 3:4673602 --policy work.toml`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return serve(cmd.Context(), o) },
 	}

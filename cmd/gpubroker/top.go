@@ -27,6 +27,8 @@ func newTop() *cobra.Command {
 		Long: `top asks a running gpubroker (serve --control PATH) again and again what it did, and
 shows how much of it a second. On a terminal it redraws; elsewhere it writes one block
 after the other. It ends with Ctrl-C, after --count times, or when the broker ends.`,
+		Example: `  gpubroker top
+  gpubroker top --interval 100ms --count 10 >log`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if interval < 10*time.Millisecond {

@@ -1,6 +1,7 @@
 #!/bin/bash
-# Builds gpubroker_VERSION_ARCH.deb in the folder $1 (out/deb), without root and without
-# network once Go's module cache is filled:
+# Builds gpubroker_VERSION_ARCH.deb, for hosts, and gpubroker-guest_VERSION_ARCH.deb, for
+# virtual machines, in the folder $1 (out/deb), without root and without network once Go's
+# module cache is filled, and says where they are:
 #
 #   [VERSION=1.2.3] [MAINTAINER='Name <mail>'] packaging/deb/build.sh [FOLDER]
 #
@@ -21,32 +22,47 @@ arch=$(dpkg --print-architecture)
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-root=$work/root
 umask 022
+flags=(-trimpath -ldflags "-s -w -X main.release=$version")
 
-# program
-flags=(-trimpath -buildmode=pie -ldflags "-s -w -X main.release=$version")
-go build "${flags[@]}" -o "$root/usr/bin/gpubroker" ./cmd/gpubroker
+# begin NAME [FLAG]...: the program, built with these flags of go build, with its manual and
+# completions, which it writes itself
+begin() {
+	package=$1 root=$work/$1 doc=$work/$1/usr/share/doc/$1
+	shift
+	go build "${flags[@]}" "$@" -o "$root/usr/bin/$package" "./cmd/$package"
+	go build "${flags[@]}" "$@" -tags docs -o "$work/$package-docs" "./cmd/$package"
+	"$work/$package-docs" man "$root/usr/share/man/man1"
+	complete bash "usr/share/bash-completion/completions/$package"
+	complete zsh "usr/share/zsh/vendor-completions/_$package"
+	complete fish "usr/share/fish/vendor_completions.d/$package.fish"
+}
+complete() { mkdir -p "$root/$(dirname "$2")" && "$root/usr/bin/$package" completion "$1" >"$root/$2"; }
 
-# manual and completions, written by the program itself
-go build "${flags[@]}" -tags docs -o "$work/gpubroker-docs" ./cmd/gpubroker
-"$work/gpubroker-docs" man "$root/usr/share/man/man1"
-complete() { mkdir -p "$root/$(dirname "$2")" && "$root/usr/bin/gpubroker" completion "$1" >"$root/$2"; }
-complete bash usr/share/bash-completion/completions/gpubroker
-complete zsh usr/share/zsh/vendor-completions/_gpubroker
-complete fish usr/share/fish/vendor_completions.d/gpubroker.fish
+# finish CONTROL: licences, changelog and control data; then the package
+finish() {
+	copyright >"$doc/copyright"
+	licences
+	cat >"$work/changelog" <<-EOT
+		$package ($version) unstable; urgency=medium
 
-# what stands in the checkout
-install -D -m 644 -t "$root/usr/lib/systemd/user" packaging/systemd/*
-install -D -m 644 -t "$root/usr/share/qemu/vhost-user" packaging/40-gpubroker.json
-doc=$root/usr/share/doc/gpubroker
-install -D -m 644 -t "$doc" README.md docs/*.md
-install -D -m 644 packaging/README.md "$doc/packaging.md"
-install -D -m 644 docs/kmscube.png "$doc/docs/kmscube.png"
-sed -i 's#(docs/\([a-z]*\.md\))#(\1)#; s#(packaging/README\.md)#(packaging.md)#' "$doc/README.md"
+		  * Built from commit $commit.
 
-# licences: of the program, and of every module that is linked into it
-{
+		 -- $maintainer  $(date -u -R -d "@$SOURCE_DATE_EPOCH")
+	EOT
+	gzip -9n <"$work/changelog" >"$doc/changelog.gz"
+	gzip -9n "$root"/usr/share/man/man1/*
+	mkdir -p "$root/DEBIAN"
+	local size deb=$out/${package}_${version}_$arch.deb
+	size=$(du -k -s --apparent-size "$root/usr" | cut -f1)
+	sed -e "s/@VERSION@/$version/; s/@ARCH@/$arch/; s/@SIZE@/$size/" -e "s/@MAINTAINER@/$maintainer/" "packaging/deb/$1" >"$root/DEBIAN/control"
+	(cd "$root" && find usr -type f -print0 | sort -z | xargs -0 md5sum >DEBIAN/md5sums)
+	find "$root" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
+	dpkg-deb --root-owner-group -Zxz --build "$root" "$deb" >/dev/null
+	echo "$deb"
+}
+
+copyright() {
 	echo "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/"
 	echo "Upstream-Name: gpubroker"
 	echo "Comment: The licences of the Go modules in the program follow as files of their own,"
@@ -61,29 +77,31 @@ sed -i 's#(docs/\([a-z]*\.md\))#(\1)#; s#(packaging/README\.md)#(packaging.md)#'
 		echo "License: unpublished"
 		echo " The checkout that this package was built from states no licence."
 	fi
-} >"$doc/copyright"
-go list -deps -f '{{with .Module}}{{if not .Main}}{{.Path}} {{.Dir}}{{end}}{{end}}' ./cmd/gpubroker | sort -u |
-	while read -r module dir; do
-		file=$(find "$dir" -maxdepth 1 -iname 'licen[sc]e*' -o -maxdepth 1 -iname 'copying*' | sort | head -n 1)
-		[ -n "$file" ] || { echo "build.sh: $module has no licence file" >&2; exit 1; }
-		install -D -m 644 "$file" "$doc/licences/$(tr / _ <<<"$module")"
-	done
-cat >"$work/changelog" <<-EOT
-	gpubroker ($version) unstable; urgency=medium
+}
 
-	  * Built from commit $commit.
+# licences copies those of every module that is linked into the program
+licences() {
+	go list -deps -f '{{with .Module}}{{if not .Main}}{{.Path}} {{.Dir}}{{end}}{{end}}' "./cmd/$package" | sort -u |
+		while read -r module dir; do
+			file=$(find "$dir" -maxdepth 1 -iname 'licen[sc]e*' -o -maxdepth 1 -iname 'copying*' | sort | head -n 1)
+			[ -n "$file" ] || { echo "build.sh: $module has no licence file" >&2; exit 1; }
+			install -D -m 644 "$file" "$doc/licences/$(tr / _ <<<"$module")"
+		done
+}
 
-	 -- $maintainer  $(date -u -R -d "@$SOURCE_DATE_EPOCH")
-EOT
-gzip -9n <"$work/changelog" >"$doc/changelog.gz"
-gzip -9n "$root"/usr/share/man/man1/*
+begin gpubroker -buildmode=pie
+install -D -m 644 -t "$root/usr/lib/systemd/user" packaging/systemd/*
+install -D -m 644 -t "$root/usr/share/qemu/vhost-user" packaging/40-gpubroker.json
+install -D -m 644 -t "$doc" README.md docs/*.md
+install -D -m 644 packaging/README.md "$doc/packaging.md"
+install -D -m 644 docs/kmscube.png "$doc/docs/kmscube.png"
+sed -i 's#(docs/\([a-z]*\.md\))#(\1)#; s#(packaging/README\.md)#(packaging.md)#' "$doc/README.md"
+finish control.in
 
-# control data
-mkdir -p "$root/DEBIAN"
-size=$(du -k -s --apparent-size "$root/usr" | cut -f1)
-sed -e "s/@VERSION@/$version/; s/@ARCH@/$arch/; s/@SIZE@/$size/" -e "s/@MAINTAINER@/$maintainer/" packaging/deb/control.in >"$root/DEBIAN/control"
-(cd "$root" && find usr -type f -print0 | sort -z | xargs -0 md5sum >DEBIAN/md5sums)
-find "$root" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
-deb=$out/gpubroker_${version}_$arch.deb
-dpkg-deb --root-owner-group -Zxz --build "$root" "$deb" >/dev/null
-echo "$deb"
+# Static, so that it runs in any guest.
+begin gpubroker-guest
+install -D -m 644 -t "$root/usr/lib/systemd/user" packaging/guest/*
+install -D -m 644 -t "$doc" docs/guest.md
+mkdir -p "$root/usr/share/lintian/overrides"
+echo "gpubroker-guest: statically-linked-binary [usr/bin/gpubroker-guest]" >"$root/usr/share/lintian/overrides/gpubroker-guest"
+finish guest.control.in
