@@ -15,6 +15,9 @@ import (
 // ramSize is the guests' memory: room for a 4K picture and ten thousand pages beside.
 const ramSize = 128 << 20
 
+// atLeast is how many frames are measured, however long they take.
+const atLeast = 4
+
 // inFlight is how many commands are under way in a burst.
 const inFlight = 64
 
@@ -157,7 +160,7 @@ func (m *machine) measure(each time.Duration, n int, f func() error) (r result, 
 	}
 	m.times = m.times[:0]
 	cpu, begun, count := m.proc.cpu(), time.Now(), 0
-	for time.Since(begun) < each {
+	for time.Since(begun) < each || count < atLeast {
 		if err := f(); err != nil {
 			return r, m.proc.explain(err)
 		}

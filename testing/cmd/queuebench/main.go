@@ -35,8 +35,8 @@ type parts struct{ queue, start, many bool }
 func main() {
 	o := options{}
 	echo := flag.Bool("echo", false, "be the echo ring on descriptor 3 (used by queuebench itself)")
-	flag.IntVar(&o.rounds, "rounds", 5, "`N` turns of each back-end")
-	flag.DurationVar(&o.each, "each", 400*time.Millisecond, "`TIME` of each measurement")
+	flag.IntVar(&o.rounds, "rounds", 25, "`N` turns of each back-end in each measurement: short and many, because other work on the machine comes and goes")
+	flag.DurationVar(&o.each, "each", 60*time.Millisecond, "`TIME` of each measurement")
 	flag.StringVar(&o.binary, "bin", "", "take gpubroker's binary `FILE` instead of building it")
 	flag.StringVar(&o.theirs, "theirs", "/usr/lib/qemu/vhost-user-gpu", "the C back-end, `FILE` of the lab root")
 	flag.BoolVar(&o.parts.queue, "queue", true, "measure commands and updates")

@@ -20,74 +20,81 @@ const (
 	side         = 16 // of each picture, in pixels
 )
 
+// The kinds of command.
+const (
+	flushes   = "RESOURCE_FLUSH, not shown"
+	transfers = "TRANSFER_TO_HOST_2D 16x16"
+	clears    = "SUBMIT_3D, a clear"
+)
+
 // The columns of this part.
 const (
 	few  = "few"
 	many = "many"
-	all  = "all of many"
+	each = "each of many"
 )
 
-// measureMany measures the same commands on the same resources and contexts, with few and
-// with many others in existence; and then on all of them.
+// measureMany measures the same commands on two brokers, in turns: one has few resources and
+// contexts, the other many, of which the same few are used; and then all of the many.
 func measureMany(ctx context.Context, l lineup, o options, rep *Report) error {
-	m, err := l.boot(withGL)
-	if err != nil {
-		return err
-	}
-	defer m.quit()
-	page, err := m.Pages.Scattered(side * side * 4)
-	if err != nil {
-		return err
-	}
-	p := population{machine: m, attach: func(id uint32) []byte { return attach(id, page) }}
-	if err := p.grow(0, fewResources, 0, fewContexts); err != nil {
-		return m.proc.explain(err)
-	}
-	for round := range min(o.rounds, 3) {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if err := p.measure(few, fewResources, fewContexts, o, rep); err != nil {
+	populations := map[string]*population{}
+	for _, size := range []struct {
+		name                string
+		resources, contexts int
+	}{{few, fewResources, fewContexts}, {many, manyResources, manyContexts}} {
+		m, err := l.boot(withGL)
+		if err != nil {
 			return err
 		}
+		defer m.quit()
+		p := &population{machine: m}
+		populations[size.name] = p
 		begun := time.Now()
-		if err := p.grow(fewResources, manyResources, fewContexts, manyContexts); err != nil {
+		if err := p.grow(size.resources, size.contexts); err != nil {
 			return m.proc.explain(err)
 		}
-		fmt.Printf("round %d of many: made in %.1f s\n", round+1, time.Since(begun).Seconds())
+		fmt.Printf("%d resources and %d contexts made in %.1f s\n", size.resources, size.contexts, time.Since(begun).Seconds())
 		mem, err := m.proc.memory()
 		if err != nil {
 			return err
 		}
-		rep.add("resident memory with 10000 resources, 64 contexts", "MiB", many, float64(mem.RSS)/1024)
-		if err := p.measure(many, fewResources, fewContexts, o, rep); err != nil {
-			return err
-		}
-		if err := p.measure(all, manyResources, manyContexts, o, rep); err != nil {
-			return err
-		}
-		if err := p.shrink(fewResources, manyResources, fewContexts, manyContexts); err != nil {
-			return m.proc.explain(err)
+		rep.add("with many: resident memory", "MiB", size.name, float64(mem.RSS)/1024)
+	}
+	for round := range o.rounds {
+		for _, kind := range []string{flushes, transfers, clears} {
+			if err := inTurns(ctx, round, []string{few, many, each}, func(who string) error {
+				switch who {
+				case few:
+					return populations[few].measure(kind, who, fewResources, fewContexts, o, rep)
+				case many:
+					return populations[many].measure(kind, who, fewResources, fewContexts, o, rep)
+				}
+				return populations[many].measure(kind, who, manyResources, manyContexts, o, rep)
+			}); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
 // population is the resources 1 to n and the contexts 1 to n, each with a texture.
-type population struct {
-	*machine
-	attach func(id uint32) []byte // the same page for everyone
-}
+type population struct{ *machine }
 
-func (p population) grow(fromR, toR, fromC, toC int) error {
-	for id := uint32(fromR + 1); id <= uint32(toR); id++ {
-		if err := p.machine.all(create2D(id, side, side), p.attach(id)); err != nil {
+func (p *population) grow(resources, contexts int) error {
+	page, err := p.Pages.Scattered(side * side * 4) // the same for everyone
+	if err != nil {
+		return err
+	}
+	for id := uint32(1); id <= uint32(resources); id++ {
+		// With its first pixels a resource gets its memory.
+		if err := p.all(create2D(id, side, side), attach(id, page), transfer(id, rect(side, side), 0)); err != nil {
 			return err
 		}
 	}
-	for id := uint32(fromC + 1); id <= uint32(toC); id++ {
+	for id := uint32(1); id <= uint32(contexts); id++ {
 		t := texture(id)
-		if err := p.machine.all((&virtiogpu.CtxCreate{CtrlHdr: virtiogpu.CtrlHdr{CtxID: id}}).Append(nil),
+		if err := p.all((&virtiogpu.CtxCreate{CtrlHdr: virtiogpu.CtrlHdr{CtxID: id}}).Append(nil),
 			(&virtiogpu.ResourceCreate3D{ResourceID: t, Target: virglcmd.TargetTexture2D, Format: virglcmd.FormatB8G8R8A8,
 				Bind: virglcmd.BindRenderTarget, Width: side, Height: side, Depth: 1, ArraySize: 1}).Append(nil),
 			(&virtiogpu.CtxResource{CtrlHdr: virtiogpu.CtrlHdr{Type: virtiogpu.CmdCtxAttachResource, CtxID: id}, ResourceID: t}).Append(nil),
@@ -98,51 +105,38 @@ func (p population) grow(fromR, toR, fromC, toC int) error {
 	return nil
 }
 
-func (p population) shrink(fromR, toR, fromC, toC int) error {
-	for id := uint32(fromR + 1); id <= uint32(toR); id++ {
-		if err := p.do(unref(id)); err != nil {
-			return err
-		}
-	}
-	for id := uint32(fromC + 1); id <= uint32(toC); id++ {
-		if err := p.machine.all((&virtiogpu.CtrlHdr{Type: virtiogpu.CmdCtxDestroy, CtxID: id}).Append(nil), unref(texture(id))); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 func texture(ctx uint32) uint32 { return firstTexture + ctx }
 
-func (p population) measure(who string, resources, contexts int, o options, rep *Report) error {
-	var flushes, transfers, clears [][]byte
-	for i := range uint32(resources) {
-		id := 1 + i*7919%uint32(resources) // a prime: one after the other is not near it
-		flushes = append(flushes, flush(id, rect(side, side)))
-		transfers = append(transfers, transfer(id, rect(side, side), 0))
+func (p *population) measure(kind, who string, resources, contexts int, o options, rep *Report) error {
+	var cmds [][]byte
+	n := uint32(resources)
+	if kind == clears {
+		n = uint32(contexts)
 	}
-	for i := range uint32(contexts) {
-		clears = append(clears, clearing(1+i))
-	}
-	for _, c := range []struct {
-		name string
-		cmds [][]byte
-	}{{"RESOURCE_FLUSH, not shown", flushes}, {"TRANSFER_TO_HOST_2D 16x16", transfers}, {"SUBMIT_3D, a clear", clears}} {
-		// Single commands in turn, so that a list longer than the time does not matter.
-		next := 0
-		r, err := p.machine.measure(o.each, 1, func() error {
-			at := time.Now()
-			err := p.do(c.cmds[next%len(c.cmds)])
-			p.times = append(p.times, time.Since(at))
-			next++
-			return err
-		})
-		if err != nil {
-			return err
+	for i := range n {
+		id := 1 + i*7919%n // a prime: what follows each other does not lie beside each other
+		switch kind {
+		case flushes:
+			cmds = append(cmds, flush(id, rect(side, side)))
+		case transfers:
+			cmds = append(cmds, transfer(id, rect(side, side), 0))
+		default:
+			cmds = append(cmds, clearing(id))
 		}
-		rep.goal("with many: "+c.name, "commands/s", who, r.perSecond, r.cpu)
-		rep.goal("with many: "+c.name+", latency p50", "µs", who, r.p50)
 	}
+	next := 0
+	r, err := p.machine.measure(o.each, 1, func() error {
+		at := time.Now()
+		err := p.do(cmds[next%len(cmds)])
+		p.times = append(p.times, time.Since(at))
+		next++
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	rep.goal("with many: "+kind, "commands/s", who, r.perSecond, r.cpu)
+	rep.goal("with many: "+kind+", latency p50", "µs", who, r.p50)
 	return nil
 }
 

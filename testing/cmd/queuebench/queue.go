@@ -30,7 +30,7 @@ func measureQueue(ctx context.Context, l lineup, o options, rep *Report) error {
 		return err
 	}
 	for round := range o.rounds {
-		fmt.Printf("round %d of %d\n", round+1, o.rounds)
+		fmt.Printf("\rround %d of %d", round+1, o.rounds)
 		for _, c := range commands {
 			if err := inTurns(ctx, round, []string{ours, theirs, echo}, func(name string) error {
 				return c.measure(machines[name], o, rep)
@@ -40,12 +40,13 @@ func measureQueue(ctx context.Context, l lineup, o options, rep *Report) error {
 		}
 		for _, u := range updates {
 			if err := inTurns(ctx, round, []string{ours, theirs, headless, echo}, func(name string) error {
-				return u.measure(machines[name], o, rep)
+				return u.measure(machines[name], o, round == 0 || round == o.rounds-1, rep)
 			}); err != nil {
 				return err
 			}
 		}
 	}
+	fmt.Println()
 	for _, name := range []string{ours, theirs} {
 		mem, err := machines[name].proc.memory()
 		if err != nil {

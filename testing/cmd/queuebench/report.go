@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -20,9 +21,11 @@ const (
 
 // Report is queue.json.
 type Report struct {
-	Rounds   int               `json:"rounds"`
-	Each     float64           `json:"each_seconds"` // of one measurement
-	Seconds  float64           `json:"seconds"`
+	Rounds  int     `json:"rounds"`
+	Each    float64 `json:"each_seconds"` // of one measurement
+	Seconds float64 `json:"seconds"`
+	// Load is the machine's load average before and after: the bench itself makes about 2.
+	Load     [2]string         `json:"load"`
 	Versions map[string]string `json:"versions"`
 	Measures []*Measure        `json:"measures"`
 	// Skipped is what could not be compared, and why.
@@ -49,12 +52,13 @@ type Ratio struct {
 	Of     string        `json:"of"`
 	By     string        `json:"by"`
 	Spread report.Spread `json:"spread"`
+	Middle [2]float64    `json:"middle_half"` // a quarter of the rounds is below, a quarter above
 	Target float64       `json:"target,omitempty"`
 	Met    bool          `json:"met,omitempty"` // the median reaches Target
 }
 
 func newReport(o options) *Report {
-	return &Report{Rounds: o.rounds, Each: o.each.Seconds(), Skipped: map[string]string{}}
+	return &Report{Load: [2]string{load(), ""}, Rounds: o.rounds, Each: o.each.Seconds(), Skipped: map[string]string{}}
 }
 
 func (r *Report) skip(what, why string) {
@@ -94,12 +98,12 @@ var pairs = []struct {
 	target float64
 }{
 	{ours, theirs, targetTheirs}, {ours, echo, targetLimit}, {headless, echo, targetLimit},
-	{many, few, targetFlat}, {all, few, 0},
+	{many, few, targetFlat}, {each, few, 0},
 }
 
 // finish fills in what follows from the numbers.
 func (r *Report) finish(took time.Duration) {
-	r.Seconds = took.Seconds()
+	r.Seconds, r.Load[1] = took.Seconds(), load()
 	for _, m := range r.Measures {
 		for who, v := range m.Values {
 			m.Spread[who] = report.NewSpread(v)
@@ -117,7 +121,7 @@ func (r *Report) finish(took time.Duration) {
 					q[i] = by[i] / of[i]
 				}
 			}
-			ratio := Ratio{Of: p.of, By: p.by, Spread: report.NewSpread(q)}
+			ratio := Ratio{Of: p.of, By: p.by, Spread: report.NewSpread(q), Middle: middle(q)}
 			if m.goals && p.target > 0 {
 				ratio.Target = p.target
 				ratio.Met = ratio.Spread.Median >= p.target
@@ -143,7 +147,7 @@ var tables = []struct {
 }{
 	{"commands and updates", []string{ours, theirs, headless, echo}, []string{"commands/s", "µs", "MB/s"}},
 	{"start and memory", []string{ours, theirs, withGL, nothing}, []string{"ms", "MiB"}},
-	{"with 10000 resources and 64 contexts", []string{few, many, all}, []string{"commands/s", "µs", "MiB"}},
+	{"with 10000 resources and 64 contexts", []string{few, many, each}, []string{"commands/s", "µs", "MiB"}},
 }
 
 func (r *Report) table(w io.Writer) {
@@ -158,7 +162,7 @@ func (r *Report) table(w io.Writer) {
 			continue
 		}
 		tw := tabwriter.NewWriter(w, 1, 8, 2, ' ', 0)
-		fmt.Fprintf(tw, "%s\t\t%s\tratio (least–most)\n", t.title, strings.Join(t.columns, "\t"))
+		fmt.Fprintf(tw, "%s\t\t%s\tratio (middle half)\n", t.title, strings.Join(t.columns, "\t"))
 		for _, m := range rows {
 			fmt.Fprintf(tw, "%s\t%s\t", m.Name, m.Unit)
 			for _, who := range t.columns {
@@ -173,6 +177,18 @@ func (r *Report) table(w io.Writer) {
 				q = append(q, ratio.String())
 			}
 			fmt.Fprintln(tw, strings.Join(q, "; "))
+			if m.CPU == nil {
+				continue
+			}
+			fmt.Fprintf(tw, "  CPU time of the back-end for each\tµs\t")
+			for _, who := range t.columns {
+				cell := ""
+				if m.CPU[who] != nil {
+					cell = number(report.NewSpread(m.CPU[who]).Median)
+				}
+				fmt.Fprintf(tw, "%s\t", cell)
+			}
+			fmt.Fprintln(tw)
 		}
 		_ = tw.Flush()
 		fmt.Fprintln(w)
@@ -180,11 +196,12 @@ func (r *Report) table(w io.Writer) {
 	for what, why := range r.Skipped {
 		fmt.Fprintf(w, "left out: %s: %s\n", what, why)
 	}
-	fmt.Fprintf(w, "medians of %d rounds; targets met: %d, missed: %d (%.0f s)\n", r.Rounds, r.Met, r.Missed, r.Seconds)
+	fmt.Fprintf(w, "medians of %d rounds; targets met: %d, missed: %d (%.0f s, load average %s to %s)\n",
+		r.Rounds, r.Met, r.Missed, r.Seconds, r.Load[0], r.Load[1])
 }
 
 func (q Ratio) String() string {
-	s := fmt.Sprintf("×%.2f (%.2f–%.2f) of %s", q.Spread.Median, q.Spread.Min, q.Spread.Max, q.By)
+	s := fmt.Sprintf("×%.2f (%.2f–%.2f) of %s", q.Spread.Median, q.Middle[0], q.Middle[1], q.By)
 	switch {
 	case q.Target == 0:
 		return s
@@ -193,6 +210,19 @@ func (q Ratio) String() string {
 	default:
 		return s + fmt.Sprintf(", target %.1f MISSED", q.Target)
 	}
+}
+
+// load is the load average of the last minute.
+func load() string {
+	text, _ := os.ReadFile("/proc/loadavg")
+	first, _, _ := strings.Cut(string(text), " ")
+	return first
+}
+
+// middle is where the middle half of the numbers, at least one, begins and ends.
+func middle(v []float64) [2]float64 {
+	s := slices.Sorted(slices.Values(v))
+	return [2]float64{s[len(s)/4], s[len(s)-1-len(s)/4]}
 }
 
 // number writes three digits that count.
