@@ -74,6 +74,7 @@ bench: setup lab $(STEP) ## benchmarks, and peers beside us
 	@rm -rf out/bench
 	@$(STEP) -report out/bench/report.json -test bench -- env CGO_ENABLED=0 \
 		go test -p 1 -run '^$$' -bench . -benchmem ./...
+	@$(STEP) -report out/bench/report.json queue -- go run ./testing/cmd/queuebench
 	@$(STEP) -report out/bench/report.json vtest -- go run ./testing/cmd/bench-vtest
 	@$(STEP) -report out/bench/report.json link -- go run ./testing/cmd/linkbench
 	@$(STEP) -report out/bench/report.json guest -- go run ./testing/cmd/guestbench

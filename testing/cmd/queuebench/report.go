@@ -206,9 +206,9 @@ func (q Ratio) String() string {
 	case q.Target == 0:
 		return s
 	case q.Met:
-		return s + fmt.Sprintf(", target %.1f met", q.Target)
+		return s + fmt.Sprintf(", met %.1f", q.Target)
 	default:
-		return s + fmt.Sprintf(", target %.1f MISSED", q.Target)
+		return s + fmt.Sprintf(", MISSED %.1f", q.Target)
 	}
 }
 
