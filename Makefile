@@ -96,7 +96,7 @@ arm64: setup ## cross-build everything, tests included
 	GOOS=linux GOARCH=arm64 CGO_ENABLED=0 go build ./...
 
 .PHONY: hostile
-hostile: setup lab ## guests that mean harm: cases and mutated traffic (HOSTILE: flags)
+hostile: setup lab ## guests that mean harm: cases and mutated traffic (HOSTILE: flags, e.g. -recording FILE)
 	go run ./testing/cmd/hostile $(HOSTILE)
 
 .PHONY: soak

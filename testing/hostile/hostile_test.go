@@ -5,9 +5,11 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"reflect"
 	"testing"
 	"time"
 
+	"github.com/gpubroker/gpubroker/broker/record"
 	"github.com/gpubroker/gpubroker/broker/virtiogpu"
 	"github.com/gpubroker/gpubroker/dmabuf/fdtest"
 	"github.com/gpubroker/gpubroker/testing/brokerproc"
@@ -130,6 +132,42 @@ func TestMutator(t *testing.T) {
 		if v := uint32(w[4*at]) | uint32(w[4*at+1])<<8 | uint32(w[4*at+2])<<16 | uint32(w[4*at+3])<<24; v > mostVertices {
 			t.Errorf("dword %d is still %d", at, v)
 		}
+	}
+}
+
+// TestRecording: a recording of gpubroker becomes traffic, up to the first reset, with its
+// guest memory inside the arena.
+func TestRecording(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "recording")
+	w, err := record.Create(path, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Info(&record.Info{})
+	w.Machine(&record.Machine{Regions: []record.Region{{GPA: 0, Size: 1 << 32}}})
+	big := virtiogpu.MemEntry{Addr: 7 << 20, Length: 1 << 30}
+	back := attach(1, 3, virtiogpu.MemEntry{Addr: 0x8000_1000, Length: 5000}, virtiogpu.MemEntry{Addr: 0x9000_0000, Length: 4096}, big)
+	up := cursor(virtiogpu.CmdMoveCursor, virtiogpu.UpdateCursor{X: 3})
+	for i, cmd := range [][]byte{create2D(1, bgra, 8, 8), back, up} {
+		w.Memory(0x1000, make([]byte, 4096))
+		w.Answer(w.Command(uint32(i)/2, uint64(len(cmd)), cmd), uint32(virtiogpu.RespOKNoData))
+	}
+	w.Reset()
+	w.Command(0, 24, bare(virtiogpu.CmdGetDisplayInfo, 0))
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	got, err := FromRecording(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []Record{{Cmd: create2D(1, bgra, 8, 8)},
+		{Cmd: attach(1, 3, virtiogpu.MemEntry{Addr: 0, Length: 5000}, virtiogpu.MemEntry{Addr: 8192, Length: 4096}, big)}, {Cursor: true, Cmd: up}}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	if _, err := FromRecording("testdata"); err == nil {
+		t.Error("a folder is no recording")
 	}
 }
 

@@ -52,6 +52,13 @@ func (r *runner) mutate(ctx context.Context) error {
 		names = append(names, name)
 		other = append(other, list[:min(len(list), 300)]...)
 	}
+	if r.o.Recording != "" { // strange commands come from the others as well
+		list, err := FromRecording(r.o.Recording)
+		if err != nil {
+			return err
+		}
+		names, all = []string{r.o.Recording}, map[string][]Record{r.o.Recording: list}
+	}
 	slices.Sort(names)
 	rep := &MutationReport{Seed: r.o.Seed, Traffic: names, Crashes: []CrashPlace{}}
 	r.rep.Mutations = rep
@@ -140,16 +147,8 @@ func nameOf(cmd []byte) string {
 // rebase moves the addresses of memory entries from the arena's start to base.
 // Wrong ones stay wrong.
 func rebase(cmd []byte, base uint64) []byte {
-	if len(cmd) < 4 {
-		return cmd
-	}
-	at := 0
-	switch headerOf(cmd) {
-	case virtiogpu.CmdResourceAttachBacking:
-		at = virtiogpu.SizeResourceAttachBacking
-	case virtiogpu.CmdResourceCreateBlob:
-		at = virtiogpu.SizeResourceCreateBlob
-	default:
+	at := entriesAt(cmd)
+	if at == 0 {
 		return cmd
 	}
 	out := append([]byte(nil), cmd...)
@@ -157,6 +156,20 @@ func rebase(cmd []byte, base uint64) []byte {
 		binary.LittleEndian.PutUint64(out[at:], binary.LittleEndian.Uint64(out[at:])+base)
 	}
 	return out
+}
+
+// entriesAt is where the memory entries of a command begin; 0 if it has none.
+func entriesAt(cmd []byte) int {
+	if len(cmd) < 4 {
+		return 0
+	}
+	switch headerOf(cmd) {
+	case virtiogpu.CmdResourceAttachBacking:
+		return virtiogpu.SizeResourceAttachBacking
+	case virtiogpu.CmdResourceCreateBlob:
+		return virtiogpu.SizeResourceCreateBlob
+	}
+	return 0
 }
 
 // sessionFailed writes down what happened and brings the broker back. A crash

@@ -26,7 +26,10 @@ type Options struct {
 
 	Mutate time.Duration // how long to mutate recorded traffic; 0: not
 	Seed   uint64        // of the mutations
-	Dir    string        // where to keep what ended the broker
+	// Recording, if set, is the file of gpubroker serve --record that is mutated, and
+	// nothing else.
+	Recording string
+	Dir       string // where to keep what ended the broker
 }
 
 // CaseReport is a case that did not end as it must, or is known not to.

@@ -25,6 +25,7 @@ func main() {
 	flag.StringVar(&o.Match, "match", "", "run only the cases whose name contains `TEXT`")
 	flag.DurationVar(&o.Mutate, "mutate", time.Minute, "how long to mutate recorded traffic")
 	flag.Uint64Var(&o.Seed, "seed", 0, "of the mutations (0: from the clock)")
+	flag.StringVar(&o.Recording, "recording", "", "mutate the recording `FILE` (gpubroker serve --record) and nothing else")
 	flag.BoolVar(&o.GL, "gl", true, "run the cases with 3D, too")
 	record := flag.String("record", "", "record the GL program of the arguments to `FILE` (hostile -record F glmark2-es2-wayland …) and do nothing else")
 	flag.BoolVar(&o.Verbose, "v", false, "name every case before it runs")
