@@ -44,7 +44,11 @@ func openSerial(path string) (Transport, error) {
 	if err := unix.Access(path, unix.R_OK|unix.W_OK); err != nil {
 		return nil, &OpError{"open", "serial " + path, fmt.Errorf("%w: %w", ErrUnavailable, err)}
 	}
-	return &serial{path: path}, nil
+	s := &serial{path: path}
+	// The hello ends what a server before this one left on the host. If the port cannot be
+	// opened now, Dial says so.
+	_, _ = s.port()
+	return s, nil
 }
 
 // findPort finds the device of the port: by udev's link, or by the kernel's list.

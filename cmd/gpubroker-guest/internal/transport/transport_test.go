@@ -212,3 +212,23 @@ func TestSerial(t *testing.T) {
 	}
 	_ = master.Close()
 }
+
+// TestSerialHello: the host hears of a server at its start and not only when it has a
+// client, and so ends what the one before left.
+func TestSerialHello(t *testing.T) {
+	master, slave := pty(t)
+	defer func() { _ = master.Close() }()
+	tr, _, err := Open(t.Context(), "serial:"+slave, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tr.Close() }()
+	hello := []byte("\xC1GPbMuX1h")
+	got := make([]byte, len(hello))
+	if err := master.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(master, got); err != nil || !bytes.Equal(got, hello) {
+		t.Errorf("the port says %q, %v, want %q", got, err, hello)
+	}
+}
