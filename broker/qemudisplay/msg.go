@@ -97,10 +97,13 @@ func words(dst []byte, v ...uint32) []byte {
 }
 
 // finish writes the header of a message whose payload is complete.
-func finish(msg []byte, r request) []byte {
+func finish(msg []byte, r request) []byte { return finishWith(msg, r, 0) }
+
+// finishWith is finish for a message of whose payload more bytes follow.
+func finishWith(msg []byte, r request, more int) []byte {
 	order.PutUint32(msg[0:], uint32(r))
 	order.PutUint32(msg[4:], 0)
-	order.PutUint32(msg[8:], uint32(len(msg)-headerSize))
+	order.PutUint32(msg[8:], uint32(len(msg)-headerSize+more))
 	return msg
 }
 
