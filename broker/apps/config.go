@@ -65,6 +65,8 @@ var (
 	ErrFull = errors.New("too many clients")
 	// ErrTokenInUse says that another client has the token of a Hello.
 	ErrTokenInUse = errors.New("another client uses this token")
+	// ErrStranger says that a vsock port is for another guest.
+	ErrStranger = errors.New("not this guest's port")
 	// ErrClosed says that the service was closed.
 	ErrClosed = errors.New("service closed")
 )

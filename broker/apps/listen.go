@@ -1,14 +1,17 @@
 package apps
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/mdlayher/vsock"
 	"go.uber.org/zap"
 
+	"github.com/gpubroker/gpubroker/broker/link"
 	"github.com/gpubroker/gpubroker/broker/unixsock"
 	"github.com/gpubroker/gpubroker/broker/wayland/proxy"
 )
@@ -18,6 +21,12 @@ const DefaultPort = 0x475042
 
 // anyCID is VMADDR_CID_ANY: whichever number this machine has.
 const anyCID = 1<<32 - 1
+
+// What connections that are turned away may take: they are told why.
+const (
+	maxStrangers = 4 // at a time, of those that are told
+	strangerTime = 2 * time.Second
+)
 
 // VSock is where vsock streams come from.
 type VSock struct {
@@ -115,13 +124,37 @@ func (s *Service) client(transport string) func(net.Conn) {
 	return func(c net.Conn) { _ = s.serve(s.ctx, c, transport, proxy.Owner{}) }
 }
 
-// serveVSock turns other guests than cid away.
+// serveVSock tells other guests than cid why they have no place here.
 func (s *Service) serveVSock(c net.Conn, cid uint32) {
-	if a, ok := c.RemoteAddr().(*vsock.Addr); cid != 0 && (!ok || a.ContextID != cid) {
+	if from := cidOf(c); cid != 0 && from != cid {
 		s.log.Warn("another guest's vsock connection", zap.Stringer("from", c.RemoteAddr()), zap.Uint32("want", cid))
 		s.refused(TransportVSock)
-		_ = c.Close()
+		s.turnAway(c, fmt.Errorf("%w: you have CID %d, it is for CID %d alone", ErrStranger, from, cid))
 		return
 	}
 	s.client(TransportVSock)(c)
+}
+
+// turnAway closes a connection that cannot become a client, and says why if not too many
+// are being told: strangers take no places of clients.
+func (s *Service) turnAway(c net.Conn, why error) {
+	select {
+	case s.strangers <- struct{}{}:
+		defer func() { <-s.strangers }()
+	default:
+		_ = c.Close()
+		return
+	}
+	ctx, cancel := context.WithTimeout(s.ctx, strangerTime)
+	defer cancel()
+	// A peer that closes with something to read can take its last words with it, so the Hello comes first.
+	_, _, _ = link.ServerHandshake(ctx, c, link.Limits{}, func(*link.Hello) (uint16, error) { return 0, why })
+}
+
+// cidOf returns 0, which no guest has, for what is no AF_VSOCK connection.
+func cidOf(c net.Conn) uint32 {
+	if a, ok := c.RemoteAddr().(*vsock.Addr); ok {
+		return a.ContextID
+	}
+	return 0
 }

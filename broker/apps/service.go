@@ -34,6 +34,8 @@ type Service struct {
 	wg     sync.WaitGroup
 	lns    []io.Closer
 
+	strangers chan struct{} // a place for each that is told why it is turned away
+
 	mu      sync.Mutex
 	closed  bool                       // guarded by mu
 	tokens  map[string]struct{}        // guarded by mu: in use
@@ -51,8 +53,9 @@ func New(cfg Config) (*Service, error) {
 	}
 	s := &Service{
 		cfg: cfg, log: cfg.Log,
-		limits: link.Limits{Pipes: link.NewBudget(int64(cfg.Limits.Pipes)), Queued: link.NewBudget(cfg.Limits.Queued)},
-		tokens: map[string]struct{}{}, live: map[*link.Conn]string{}, totals: map[string]TransportStatus{},
+		limits:    link.Limits{Pipes: link.NewBudget(int64(cfg.Limits.Pipes)), Queued: link.NewBudget(cfg.Limits.Queued)},
+		strangers: make(chan struct{}, maxStrangers),
+		tokens:    map[string]struct{}{}, live: map[*link.Conn]string{}, totals: map[string]TransportStatus{},
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	if err := s.listen(); err != nil {
