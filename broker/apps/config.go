@@ -67,8 +67,8 @@ var (
 	ErrTokenInUse = errors.New("another client uses this token")
 	// ErrStranger says that a vsock port is for another guest.
 	ErrStranger = errors.New("not this guest's port")
-	// ErrClosed says that the service was closed.
-	ErrClosed = errors.New("service closed")
+	// ErrClosed says that the service was closed. Clients are told so.
+	ErrClosed = errors.New("shut down on the host")
 )
 
 // OpError is the error type of this package.

@@ -29,8 +29,8 @@ type Service struct {
 	cfg    Config
 	log    *zap.Logger
 	limits link.Limits
-	ctx    context.Context // ends with Close
-	cancel context.CancelFunc
+	ctx    context.Context // ends with Close, cause ErrClosed
+	cancel context.CancelCauseFunc
 	wg     sync.WaitGroup
 	lns    []io.Closer
 
@@ -57,7 +57,7 @@ func New(cfg Config) (*Service, error) {
 		strangers: make(chan struct{}, maxStrangers),
 		tokens:    map[string]struct{}{}, live: map[*link.Conn]string{}, totals: map[string]TransportStatus{},
 	}
-	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	if err := s.listen(); err != nil {
 		s.Close()
 		return nil, &OpError{"listen", err}
@@ -70,7 +70,7 @@ func (s *Service) Close() {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
-	s.cancel()
+	s.cancel(ErrClosed)
 	for _, l := range s.lns {
 		_ = l.Close()
 	}
@@ -129,9 +129,9 @@ func (s *Service) ServeStream(ctx context.Context, rwc io.ReadWriteCloser, trans
 }
 
 func (s *Service) serve(ctx context.Context, rwc io.ReadWriteCloser, transport string, owner proxy.Owner) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(s.ctx, cancel)()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(s.ctx, func() { cancel(ErrClosed) })()
 	if !s.enter() {
 		_ = rwc.Close()
 		s.refused(transport)
@@ -248,7 +248,7 @@ func (s *Service) serveSerial(c net.Conn) {
 	err := link.ServeMux(s.ctx, c, s.cfg.Limits.Clients+handshakesBeyondLimit, func(ctx context.Context, stream io.ReadWriteCloser) {
 		_ = s.ServeStream(ctx, stream, TransportSerial, proxy.Owner{})
 	})
-	if err != nil && !errors.Is(err, context.Canceled) {
+	if err != nil && !errors.Is(err, ErrClosed) {
 		s.log.Info("virtio-serial port disconnected", zap.Error(err))
 	}
 }

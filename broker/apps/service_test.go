@@ -399,15 +399,22 @@ func TestContextEndsRecvAndSend(t *testing.T) {
 // TestClose ends clients, streams, handshakes and listeners.
 func TestClose(t *testing.T) {
 	s, dial := carriers(t, handlerFunc(discard))
-	var conns []*link.Conn
-	for _, open := range dial {
-		conns = append(conns, client(t, open(), ""))
+	conns := map[string]*link.Conn{}
+	for name, open := range dial {
+		conns[name] = client(t, open(), "")
 		_ = open() // says nothing
 	}
 	s.Close()
-	for _, c := range conns {
-		if _, err := c.Recv(); err == nil {
-			t.Error("a client goes on")
+	for name, c := range conns {
+		_, err := c.Recv()
+		if err == nil {
+			t.Errorf("%s: a client goes on", name)
+		}
+		var remote *link.RemoteError
+		told := errors.As(err, &remote) && strings.Contains(remote.Text, ErrClosed.Error())
+		// A port ends with its last words, and a pipe waits for who reads them only now.
+		if own := name == TransportUnix || name == TransportVSock; own && !told {
+			t.Errorf("%s: a client was told %v", name, err)
 		}
 	}
 	if err := s.ServeStream(t.Context(), dialUnix2(t), "x", proxy.Owner{}); err != ErrClosed {

@@ -172,7 +172,7 @@ func (c *client) run() error {
 	case c.p.ctx.Err() != nil:
 		return ErrClosed
 	}
-	return context.Canceled
+	return context.Cause(c.ctx) // whoever ended it may have said why
 }
 
 // sayGoodbye sends what is left, and why the connection ends, as far as the guest
