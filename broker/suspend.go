@@ -52,6 +52,9 @@ func (d *Device) resume(s *suspended, err error, resp []byte) {
 	written := d.respond(&r, &s.chain, virtiogpu.ControlQueue, err)
 	d.complete(q, &r, s.chain.Head, written)
 	d.ringOK(q.Notify())
+	if d.rec != nil {
+		d.recordIdle()
+	}
 }
 
 // stopWaiting answers what is suspended as well as it can be, most with an error:
