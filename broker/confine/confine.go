@@ -52,7 +52,7 @@ func Default() Policy {
 
 // Missing says what the kernel cannot take away of what the package knows; it fails if
 // there is no sandbox at all.
-func Missing(p Policy) ([]string, error) {
+func Missing() ([]string, error) {
 	v, err := version()
 	if err == nil {
 		err = filters()
@@ -60,26 +60,21 @@ func Missing(p Policy) ([]string, error) {
 	if err != nil {
 		return nil, &OpError{"look at the kernel", err}
 	}
-	return missing(v, p), nil
+	return missing(v), nil
 }
 
-// missing is Missing for a version of landlock.
-func missing(v int, p Policy) (m []string) {
-	if v < 4 && p.Bind { // without, there are no such sockets
-		m = append(m, "connections by TCP")
-	}
+// missing is Missing for a version of landlock. What the filter takes as well (connections,
+// signals, cutting files by path) is not among it.
+func missing(v int) (m []string) {
 	if v < 5 {
 		m = append(m, "ioctls of devices that can only be read")
-	}
-	if v < 6 {
-		m = append(m, "connections to abstract unix sockets")
 	}
 	return m
 }
 
 // Supported reports whether the kernel can take away all that the package knows.
 func Supported() bool {
-	m, err := Missing(Policy{Bind: true})
+	m, err := Missing()
 	return err == nil && len(m) == 0
 }
 
@@ -156,7 +151,7 @@ func restrict(p Policy, exe string) error {
 	}{
 		{p.Read, readFolder},
 		{p.Devices, useDevice | readFolder},
-		{p.Sockets, makeSocket | readFolder},
+		{p.Sockets, makeSocket},
 		{[]string{exe, interpreter(exe)}, unix.LANDLOCK_ACCESS_FS_EXECUTE | readFile},
 	} {
 		for _, path := range rule.paths {

@@ -62,6 +62,9 @@ const (
 // that compared the upper half as well could be led past.
 func arg(n uint32) bpf.Instruction { return bpf.LoadAbsolute{Off: offArgs + 8*n, Size: 4} }
 
+// upper loads the upper half: of an address both count.
+func upper(n uint32) bpf.Instruction { return bpf.LoadAbsolute{Off: offArgs + 8*n + 4, Size: 4} }
+
 var (
 	allow = bpf.RetConstant{Val: unix.SECCOMP_RET_ALLOW}
 	deny  = fail(unix.EPERM)
@@ -113,6 +116,15 @@ func program(a *arch, p Policy, pid uint32) code {
 	// A filter cannot look at its flags. The C library tries clone then.
 	c = append(c, when([]uint32{unix.SYS_CLONE3}, fail(unix.ENOSYS))...)
 	c = append(c, when([]uint32{unix.SYS_SOCKET, unix.SYS_SOCKETPAIR}, sockets(p)...)...)
+	// Connections, and what makes one by sending. An address that sendmsg has cannot be
+	// looked at, and there are no sockets here that would take one.
+	c = append(c, when([]uint32{unix.SYS_CONNECT}, deny)...)
+	c = append(c, when([]uint32{unix.SYS_SENDTO},
+		arg(4), bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0, SkipTrue: 1}, deny,
+		upper(4), bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0, SkipTrue: 1}, deny,
+		allow)...)
+	c = append(c, when([]uint32{unix.SYS_SENDMSG}, slices.Concat(code{arg(2)}, whenBits(unix.MSG_FASTOPEN, deny), code{allow})...)...)
+	c = append(c, when([]uint32{unix.SYS_SENDMMSG}, slices.Concat(code{arg(3)}, whenBits(unix.MSG_FASTOPEN, deny), code{allow})...)...)
 	c = append(c, when([]uint32{unix.SYS_KILL, unix.SYS_TGKILL, unix.SYS_RT_SIGQUEUEINFO, unix.SYS_RT_TGSIGQUEUEINFO}, slices.Concat(
 		code{arg(0)}, when([]uint32{pid}, allow), code{deny})...)...)
 	c = append(c, when([]uint32{unix.SYS_PRLIMIT64}, slices.Concat(
@@ -123,18 +135,17 @@ func program(a *arch, p Policy, pid uint32) code {
 	return append(c, allow)
 }
 
-// sockets allows the kinds of sockets that the policy needs.
+// sockets allows the kinds of sockets that the policy needs, all of them with connections.
 func sockets(p Policy) code {
-	families := []uint32{unix.AF_UNIX}
+	kind := code{arg(1), bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: 0xf}} // SOCK_TYPE_MASK
+	local := slices.Concat(kind, when([]uint32{unix.SOCK_STREAM, unix.SOCK_SEQPACKET}, allow), code{deny})
+	c := append(code{arg(0)}, when([]uint32{unix.AF_UNIX}, local...)...)
 	if p.VSock {
-		families = append(families, unix.AF_VSOCK)
+		c = append(c, when([]uint32{unix.AF_VSOCK}, local...)...)
 	}
-	c := append(code{arg(0)}, when(families, allow)...)
 	if p.Bind {
-		// TCP alone: landlock does not look at others.
-		tcp := slices.Concat(
-			code{arg(1), bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: 0xf}, bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.SOCK_STREAM, SkipTrue: 1}, deny, arg(2)},
-			when([]uint32{0, unix.IPPROTO_TCP}, allow), code{deny})
+		tcp := slices.Concat(kind, when([]uint32{unix.SOCK_STREAM}, slices.Concat(
+			code{arg(2)}, when([]uint32{0, unix.IPPROTO_TCP}, allow), code{deny})...), code{deny})
 		c = append(c, when([]uint32{unix.AF_INET, unix.AF_INET6}, tcp...)...)
 	}
 	return append(c, deny)

@@ -237,13 +237,13 @@ func checkNofile() Row {
 // checkSandbox has a thread lose files and system calls, as serve --sandbox does to its
 // workers. Without that option nobody misses it.
 func checkSandbox() Row {
-	const fix = "Linux 6.12 or later with CONFIG_SECURITY_LANDLOCK and CONFIG_SECCOMP_FILTER, and landlock in the list of the kernel's option lsm= (/sys/kernel/security/lsm)"
+	const fix = "Linux 6.10 or later with CONFIG_SECURITY_LANDLOCK and CONFIG_SECCOMP_FILTER, and landlock in the list of the kernel's option lsm= (/sys/kernel/security/lsm)"
 	v, err := confine.Try()
 	if err != nil {
 		return Row{State: Skipped, Seen: "serve --sandbox does not work here", Cause: err.Error(), Fix: fix}
 	}
 	r := Row{State: OK, Seen: fmt.Sprintf("a thread lost its files (landlock %d) and system calls (seccomp): serve --sandbox works", v)}
-	left, err := confine.Missing(confine.Policy{Bind: true})
+	left, err := confine.Missing()
 	if err == nil && len(left) > 0 {
 		r.Seen += ", but leaves " + strings.Join(left, ", ")
 		r.Fix = fix

@@ -28,7 +28,7 @@ type Front struct {
 type Config struct {
 	Fronts map[keep.Role]Front // Run closes them
 	// Command makes the command that runs a worker. It gets the socket for keep.Adopt
-	// as descriptor 3, its first extra file.
+	// as descriptor 3, before its own extra files, which are closed when it runs.
 	Command func() *exec.Cmd
 	// Watchdog is how long one command may take; 0: for ever.
 	Watchdog time.Duration

@@ -47,7 +47,9 @@ func (s *Supervisor) start() (_ *worker, err error) {
 	w.cmd.ExtraFiles = append([]*os.File{file}, w.cmd.ExtraFiles...)
 	s.page.Begin()
 	err = w.cmd.Start()
-	_ = file.Close()
+	for _, f := range w.cmd.ExtraFiles {
+		_ = f.Close()
+	}
 	if err != nil {
 		_ = w.sock.Close()
 		return nil, fmt.Errorf("start a worker: %w", err)

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"net"
 	"os"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -83,7 +82,7 @@ func clearStale(path string) error {
 	if st.Mode().Type() != fs.ModeSocket {
 		return fmt.Errorf("exists and is not a socket (%v): choose another path", st.Mode())
 	}
-	c, err := net.DialTimeout("unix", path, time.Second)
+	c, err := Connect(path)
 	if err == nil {
 		_ = c.Close()
 		return ErrInUse

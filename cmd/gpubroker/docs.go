@@ -66,6 +66,15 @@ var pages = map[string]manual.Extra{
 		Files:       files[:2],
 		SeeAlso:     []string{manualFolder + "smoke.md"},
 	},
+	"gpubroker replay": {
+		Exit: []manual.Entry{
+			{"0", "Every answer is the same as in the recording."},
+			{"1", "Some are not."},
+			{"2", "The file cannot be read or played, or the command line is wrong."},
+		},
+		Environment: variables[1:2],
+		Files:       files[:1],
+	},
 	"gpubroker ls":   {Exit: asked, Files: []manual.Entry{control}},
 	"gpubroker top":  {Exit: asked, Files: []manual.Entry{control}},
 	"gpubroker shot": {Exit: asked, Files: []manual.Entry{control}},

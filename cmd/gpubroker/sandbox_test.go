@@ -17,6 +17,7 @@ import (
 	"github.com/gpubroker/gpubroker/broker/confine"
 	"github.com/gpubroker/gpubroker/broker/vhostuser/vhostusertest"
 	"github.com/gpubroker/gpubroker/broker/virtiogpu"
+	"github.com/gpubroker/gpubroker/broker/wayland/waylandtest"
 	"github.com/gpubroker/gpubroker/testing/fakeguest"
 	"github.com/gpubroker/gpubroker/testing/golden"
 	"github.com/gpubroker/gpubroker/virgl/virglcmd"
@@ -43,6 +44,20 @@ func testSandbox(t *testing.T, sandbox bool) {
 	if err := os.WriteFile(filepath.Join(dir, "secret"), []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.WriteFile(filepath.Join(run, "secret"), []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	bus, err := net.Listen("unix", filepath.Join(dir, "bus"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = bus.Close() }()
+	syslog, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(dir, "log"), Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = syslog.Close() }()
+	comp := waylandtest.New(t, waylandtest.Config{})
 	tcp, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -62,7 +77,8 @@ func testSandbox(t *testing.T, sandbox bool) {
 		_ = other.Wait()
 	}()
 	sock, control := filepath.Join(run, "s"), filepath.Join(run, "c")
-	cmd := program(t, "serve", "--supervise", fmt.Sprintf("--sandbox=%t", sandbox), "--virgl=on", "--display", "headless", "--socket-path", sock, "--control", control)
+	cmd := program(t, "serve", "--supervise", fmt.Sprintf("--sandbox=%t", sandbox), "--virgl=on", "--display", "wayland", "--wayland-display", comp.Socket(),
+		"--socket-path", sock, "--control", control)
 	cmd.Env = append(cmd.Env, fmt.Sprintf("%s=%s %s %s %d", tryEnv, dir, tcp.Addr(), abstract.Addr(), other.Process.Pid))
 	log := &logBuffer{}
 	cmd.Stdout, cmd.Stderr = log, log
@@ -93,14 +109,16 @@ func testSandbox(t *testing.T, sandbox bool) {
 	}
 	guest := &served{Guest: g, t: t, control: control}
 	for i := range 2 {
+		before := comp.Frames()
 		if i > 0 {
-			before := st.PID
-			if err := syscall.Kill(before, syscall.SIGKILL); err != nil {
+			dead := st.PID
+			if err := syscall.Kill(dead, syscall.SIGKILL); err != nil {
 				t.Fatal(err)
 			}
-			st = worker(before)
+			st = worker(dead)
 		}
 		draws(guest)
+		comp.WaitFrames(t, len(before)+1)
 		if !st.Renderer.GL {
 			t.Errorf("worker %d: there is no 3D", i)
 		}
@@ -144,6 +162,9 @@ func draws(s *served) {
 	s.create3D(&virtiogpu.ResourceCreate3D{ResourceID: vertices, Target: virglcmd.TargetBuffer, Format: virglcmd.FormatR8, Bind: virglcmd.BindVertexBuffer,
 		Width: 1024, Height: 1, Depth: 1, ArraySize: 1})
 	s.fill3D(1, w, h, 0)
+	whole := virtiogpu.Rect{Width: w, Height: h}
+	s.ok((&virtiogpu.SetScanout{ScanoutID: 0, ResourceID: 1, R: whole}).Append(nil))
+	s.ok((&virtiogpu.ResourceFlush{ResourceID: 1, R: whole}).Append(nil))
 	file := filepath.Join(s.t.TempDir(), "picture.png")
 	command(s.t, "shot", "--control", s.control, "--resource", "1", "-o", file)
 	got, err := golden.ReadPNG(file)

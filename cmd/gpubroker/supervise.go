@@ -28,6 +28,7 @@ type superviseOptions struct {
 	watchdog   time.Duration
 	quarantine int
 	worker     int // descriptor of the supervisor's socket: this is a worker
+	connector  int // descriptor of who connects for a worker in a sandbox
 }
 
 func (o *superviseOptions) register(f *pflag.FlagSet) {
@@ -36,7 +37,10 @@ func (o *superviseOptions) register(f *pflag.FlagSet) {
 	f.DurationVar(&o.watchdog, "watchdog", 30*time.Second, "with --supervise: `TIME` after which one command that does not end ends the process (0: never)")
 	f.IntVar(&o.quarantine, "quarantine", 3, "with --supervise: `N` deaths within a minute turn 3D off for a VM, as many again drop it (0: never)")
 	f.IntVar(&o.worker, "worker-fd", -1, "be a supervisor's worker")
-	_ = f.MarkHidden("worker-fd") // it exists
+	f.IntVar(&o.connector, "connector-fd", -1, "the supervisor's connector")
+	for _, name := range []string{"worker-fd", "connector-fd"} {
+		_ = f.MarkHidden(name) // it exists
+	}
 }
 
 // supervised serves in workers.
@@ -51,14 +55,14 @@ func supervised(ctx context.Context, cfg broker.Config, o *serveOptions) (err er
 		return err
 	}
 	if recording != nil {
-		defer func() { _ = recording.Close() }() // the worker has its own
+		defer func() { _ = recording.Close() }() // if there was no worker to give it to
 	}
 	fronts, err := fronts(&cfg)
 	if err != nil {
 		return err
 	}
 	s, err := supervise.New(supervise.Config{
-		Fronts: fronts, Command: workerCommand(o, recording), Watchdog: o.supervise.watchdog, Quarantine: o.supervise.quarantine,
+		Fronts: fronts, Command: workerCommand(cfg, o, recording), Watchdog: o.supervise.watchdog, Quarantine: o.supervise.quarantine,
 		OnReady: func() { notify("READY=1") }, Log: log,
 	})
 	if err != nil {
@@ -131,7 +135,7 @@ func fronts(cfg *broker.Config) (out map[keep.Role]supervise.Front, err error) {
 // workerCommand runs this program again with the same options. The first worker gets the
 // file of the recording: what a later one does begins with a guest in the middle of its
 // work, and could not be played.
-func workerCommand(o *serveOptions, recording *os.File) func() *exec.Cmd {
+func workerCommand(cfg broker.Config, o *serveOptions, recording *os.File) func() *exec.Cmd {
 	args := append(slices.Clone(os.Args[1:]), "--worker-fd=3")
 	if o.virgl != "" {
 		args = append(args, "--virgl="+o.virgl) // the default depends on how it was called
@@ -145,6 +149,11 @@ func workerCommand(o *serveOptions, recording *os.File) func() *exec.Cmd {
 			cmd.ExtraFiles = []*os.File{recording} // follows the socket
 			cmd.Args = append(cmd.Args, "--record-fd=4")
 			recording = nil
+		}
+		if o.supervise.sandbox {
+			if err := giveConnector(cmd, reach(cfg, o)); err != nil {
+				cfg.Log.Error("the worker will not reach a compositor", zap.Error(err))
+			}
 		}
 		return cmd
 	}

@@ -35,6 +35,8 @@ var tries = map[string]func(o outside) error{
 	"read a file":             func(o outside) error { _, err := os.ReadFile(o.secret()); return err },
 	"write a file":            func(o outside) error { return os.WriteFile(filepath.Join(o.dir, "new"), nil, 0o600) },
 	"write beside its socket": func(o outside) error { return os.WriteFile(filepath.Join(o.dir, "run", "new"), nil, 0o600) },
+	"read beside its socket":  func(o outside) error { return closed(os.Open(filepath.Join(o.dir, "run", "secret"))) },
+	"list its sockets":        func(o outside) error { _, err := os.ReadDir(filepath.Join(o.dir, "run")); return err },
 	"list the root":           func(outside) error { _, err := os.ReadDir("/"); return err },
 	"cut a file":              func(o outside) error { return os.Truncate(o.secret(), 1) },
 	"change a mode":           func(o outside) error { return os.Chmod(o.secret(), 0o600) },
@@ -50,6 +52,8 @@ var tries = map[string]func(o outside) error{
 	"connect":              func(o outside) error { return closed(net.Dial("tcp", o.tcp)) },
 	"connect by UDP":       func(o outside) error { return closed(net.Dial("udp", o.tcp)) },
 	"connect abstractly":   func(o outside) error { return closed(net.Dial("unix", o.abstract)) },
+	"connect by path":      func(o outside) error { return closed(net.Dial("unix", filepath.Join(o.dir, "bus"))) },
+	"send by path":         func(o outside) error { return datagram(filepath.Join(o.dir, "log")) },
 	"listen":               func(outside) error { return listening(true) },
 	"listen without MPTCP": func(outside) error { return listening(false) }, // which landlock does not look at, and is Go's default
 	"ask the network":      func(outside) error { return socket(unix.AF_NETLINK, unix.SOCK_RAW) },
@@ -133,6 +137,15 @@ func watch(path string) error {
 	defer func() { _ = unix.Close(fd) }()
 	_, err = unix.InotifyAddWatch(fd, path, unix.IN_ATTRIB)
 	return err
+}
+
+func datagram(path string) error {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(fd) }()
+	return unix.Sendto(fd, []byte("x"), unix.MSG_DONTWAIT, &unix.SockaddrUnix{Name: path})
 }
 
 func socket(family, typ int) error {

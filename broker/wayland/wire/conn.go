@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/gpubroker/gpubroker/broker/unixsock"
 	"github.com/gpubroker/gpubroker/dmabuf"
 )
 
@@ -48,13 +49,8 @@ func NewConn(fd *dmabuf.FD, maxMessage int) (*Conn, error) {
 // Dial connects to a compositor's socket by path. It does not wait: a
 // compositor with a full backlog counts as an error (EAGAIN).
 func Dial(path string) (*Conn, error) {
-	raw, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	fd, err := unixsock.Connect(path)
 	if err != nil {
-		return nil, &OpError{Op: "connect", Arg: path, Err: err}
-	}
-	fd := dmabuf.NewFD(raw, "wayland "+path)
-	if err := unix.Connect(raw, &unix.SockaddrUnix{Name: path}); err != nil {
-		_ = fd.Close()
 		return nil, &OpError{Op: "connect", Arg: path, Err: err}
 	}
 	return NewConn(fd, MaxMessage)
