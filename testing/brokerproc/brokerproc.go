@@ -150,6 +150,23 @@ func (b *Broker) PID() int {
 	}
 }
 
+// Worker returns the process id of a supervised broker's worker, as seen from here
+// (its status says what it sees itself); 0 while there is none.
+func (b *Broker) Worker() int {
+	pid := b.PID()
+	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid)) // the pattern is right
+	for _, list := range lists {
+		kids, _ := os.ReadFile(list) // a thread that ended has none
+		for _, kid := range strings.Fields(string(kids)) {
+			if name, _ := os.ReadFile("/proc/" + kid + "/comm"); strings.TrimSpace(string(name)) == "gpubroker" {
+				worker, _ := strconv.Atoi(kid)
+				return worker
+			}
+		}
+	}
+	return 0
+}
+
 // OpenFDs counts its descriptors.
 func (b *Broker) OpenFDs() (int, error) {
 	ents, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", b.PID()))

@@ -2,6 +2,7 @@ package soak
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -121,14 +122,14 @@ func (r *cubeRig) kills(ctx context.Context, of string, kill func(context.Contex
 				return err
 			}
 		}
-		at2 := 1
+		late := 1
 		if i <= warm {
-			at2 = 0
+			late = 0
 		}
-		if k.FDs[at2], err = r.broker.OpenFDs(); err != nil {
+		if k.FDs[late], err = r.broker.OpenFDs(); err != nil {
 			return err
 		}
-		if k.RSS[at2], err = hostile.RSS(r.broker); err != nil {
+		if k.RSS[late], err = hostile.RSS(r.broker); err != nil {
 			return err
 		}
 	}
@@ -152,7 +153,11 @@ func (r *cubeRig) killWorker(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := syscall.Kill(st.PID, syscall.SIGKILL); err != nil {
+	worker := r.broker.Worker()
+	if worker == 0 {
+		return errors.New("the supervisor has no worker")
+	}
+	if err := syscall.Kill(worker, syscall.SIGKILL); err != nil {
 		return fmt.Errorf("kill the worker: %w", err)
 	}
 	if _, err := r.vm.Check(ctx, startCube); err != nil {
