@@ -175,21 +175,24 @@ func (r *cubeRig) killWeston(ctx context.Context) error {
 	return r.back(0)
 }
 
-// cubeFrames is how many frames of a worker are certainly the cube's.
-const cubeFrames = 10
+// cubeFrames is how many frames and streams of commands are certainly the cube's: its
+// start and the console come before.
+const cubeFrames = 20
 
 // back waits for frames, of another worker than the one that was.
 func (r *cubeRig) back(was int) error {
 	var pid int
-	var from uint64
+	var from, submits uint64
 	for end := time.Now().Add(guestBack); ; time.Sleep(10 * time.Millisecond) {
 		st, err := r.broker.Status()
 		if err == nil && st.PID != was { // the socket is away while no worker is there
 			n := st.Frames.Shm + st.Frames.DMABuf
 			if st.PID != pid {
-				pid, from = st.PID, n
+				pid, from, submits = st.PID, n, st.Submits
 			}
-			if n >= from+cubeFrames {
+			if st.Submits < submits+cubeFrames {
+				from = n // not the cube's
+			} else if n >= from+cubeFrames {
 				return nil
 			}
 		}
