@@ -31,6 +31,8 @@ type AppsConfig struct {
 	// Socket, VSock and Serial are where clients come from beside cross-domain
 	// contexts, as in apps.Config; empty: not from there.
 	Socket, VSock, Serial string
+	// Folder is where sockets for the compositor are made; empty: $XDG_RUNTIME_DIR.
+	Folder string
 }
 
 // appServer is everything that serves the guest's programs.
@@ -63,7 +65,7 @@ func newAppServer(cfg *AppsConfig, udmabuf *dmabuf.UDMABuf, kept *keep.Worker, l
 		policy.TitlePrefix = "[" + cfg.VMName + "] "
 	}
 	a.proxy, err = proxy.New(proxy.Config{
-		Display: path, Policy: &policy, Resources: a.names, VMName: cfg.VMName, VMID: cfg.VMName, Log: log.Named("apps"),
+		Display: path, Policy: &policy, Resources: a.names, VMName: cfg.VMName, VMID: cfg.VMName, Folder: cfg.Folder, Log: log.Named("apps"),
 	})
 	if err != nil {
 		return nil, err

@@ -17,6 +17,7 @@ type Policy struct {
 	Read    []string // files and folders that can be read
 	Devices []string // that can be read, written and asked (ioctl)
 	Sockets []string // folders in which sockets can be made and removed
+	Folders []string // folders in which also folders can
 	Bind    bool     // TCP ports can be listened on
 	VSock   bool     // AF_VSOCK sockets can be made
 }
@@ -84,6 +85,7 @@ const (
 	readFolder = unix.LANDLOCK_ACCESS_FS_READ_FILE | unix.LANDLOCK_ACCESS_FS_READ_DIR
 	useDevice  = readFile | unix.LANDLOCK_ACCESS_FS_WRITE_FILE | unix.LANDLOCK_ACCESS_FS_IOCTL_DEV
 	makeSocket = unix.LANDLOCK_ACCESS_FS_MAKE_SOCK | unix.LANDLOCK_ACCESS_FS_REMOVE_FILE
+	makeFolder = unix.LANDLOCK_ACCESS_FS_MAKE_DIR | unix.LANDLOCK_ACCESS_FS_REMOVE_DIR
 	// fileOnly are those that a rule for a file may have.
 	fileOnly = unix.LANDLOCK_ACCESS_FS_EXECUTE | readFile | unix.LANDLOCK_ACCESS_FS_WRITE_FILE | unix.LANDLOCK_ACCESS_FS_TRUNCATE |
 		unix.LANDLOCK_ACCESS_FS_IOCTL_DEV
@@ -152,6 +154,7 @@ func restrict(p Policy, exe string) error {
 		{p.Read, readFolder},
 		{p.Devices, useDevice | readFolder},
 		{p.Sockets, makeSocket},
+		{p.Folders, makeFolder | makeSocket | readFolder},
 		{[]string{exe, interpreter(exe)}, unix.LANDLOCK_ACCESS_FS_EXECUTE | readFile},
 	} {
 		for _, path := range rule.paths {

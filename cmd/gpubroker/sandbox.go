@@ -54,6 +54,9 @@ func policy(cfg broker.Config, o *serveOptions) confine.Policy {
 	for _, path := range ownSockets(cfg, o) {
 		p.Sockets = append(p.Sockets, filepath.Dir(path))
 	}
+	if o.supervise.folder != "" {
+		p.Folders = append(p.Folders, o.supervise.folder)
+	}
 	if o.apps.policy != "" {
 		p.Read = append(p.Read, o.apps.policy)
 	}
@@ -99,7 +102,13 @@ func reach(cfg broker.Config, o *serveOptions) func(path string) keep.Reach {
 			to[path] = keep.Connection
 		}
 	}
-	return func(path string) keep.Reach { return to[path] }
+	return func(path string) keep.Reach {
+		// What the worker made there itself, for the compositor to listen on.
+		if folder := o.supervise.folder; folder != "" && strings.HasPrefix(path, folder+"/") && filepath.Clean(path) == path {
+			return keep.Connection
+		}
+		return to[path]
+	}
 }
 
 // giveConnector gives a worker that will be in a sandbox somebody who connects for it.

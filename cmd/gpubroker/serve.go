@@ -160,6 +160,9 @@ func (o *serveOptions) config() (broker.Config, error) {
 	if c.Apps, err = o.apps.config(o.wayland); err != nil {
 		return c, err
 	}
+	if c.Apps != nil {
+		c.Apps.Folder = o.supervise.folder
+	}
 	if err := o.record.check(); err != nil {
 		return bad("%w", err)
 	}

@@ -27,8 +27,9 @@ type superviseOptions struct {
 	sandbox    bool
 	watchdog   time.Duration
 	quarantine int
-	worker     int // descriptor of the supervisor's socket: this is a worker
-	connector  int // descriptor of who connects for a worker in a sandbox
+	worker     int    // descriptor of the supervisor's socket: this is a worker
+	connector  int    // descriptor of who connects for a worker in a sandbox
+	folder     string // of a worker in a sandbox, where it makes sockets for the compositor
 }
 
 func (o *superviseOptions) register(f *pflag.FlagSet) {
@@ -38,7 +39,8 @@ func (o *superviseOptions) register(f *pflag.FlagSet) {
 	f.IntVar(&o.quarantine, "quarantine", 3, "with --supervise: `N` deaths within a minute turn 3D off for a VM, as many again drop it (0: never)")
 	f.IntVar(&o.worker, "worker-fd", -1, "be a supervisor's worker")
 	f.IntVar(&o.connector, "connector-fd", -1, "the supervisor's connector")
-	for _, name := range []string{"worker-fd", "connector-fd"} {
+	f.StringVar(&o.folder, "worker-folder", "", "the worker's folder")
+	for _, name := range []string{"worker-fd", "connector-fd", "worker-folder"} {
 		_ = f.MarkHidden(name) // it exists
 	}
 }
@@ -47,6 +49,11 @@ func (o *superviseOptions) register(f *pflag.FlagSet) {
 func supervised(ctx context.Context, cfg broker.Config, o *serveOptions) (err error) {
 	log := cfg.Log.Named("supervisor")
 	recording, err := o.record.open()
+	if err == nil && o.supervise.sandbox && cfg.Apps != nil {
+		// The workers may make no folders where the compositor's socket is.
+		o.supervise.folder, err = os.MkdirTemp(os.Getenv("XDG_RUNTIME_DIR"), "gpubroker-")
+		defer func() { _ = os.RemoveAll(o.supervise.folder) }()
+	}
 	if err != nil {
 		if cfg.FD != nil {
 			_ = cfg.FD.Close()
@@ -151,6 +158,7 @@ func workerCommand(cfg broker.Config, o *serveOptions, recording *os.File) func(
 			recording = nil
 		}
 		if o.supervise.sandbox {
+			cmd.Args = append(cmd.Args, "--worker-folder="+o.supervise.folder)
 			if err := giveConnector(cmd, reach(cfg, o)); err != nil {
 				cfg.Log.Error("the worker will not reach a compositor", zap.Error(err))
 			}

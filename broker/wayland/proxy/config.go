@@ -19,7 +19,9 @@ type Config struct {
 	// VMName and VMID identify the VM to the compositor (wp_security_context_v1
 	// app id and instance id). VMName is also in logs.
 	VMName, VMID string
-	Log          *zap.Logger // nil: no logs
+	// Folder is where the socket of a security context is made; empty: $XDG_RUNTIME_DIR.
+	Folder string
+	Log    *zap.Logger // nil: no logs
 }
 
 // Limits bound what one client can make grow.

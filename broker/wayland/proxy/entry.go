@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,6 +23,7 @@ import (
 // the VM's, else by its ordinary socket.
 type entry struct {
 	path     string
+	folder   string // Config.Folder
 	secure   bool
 	name, id string // of the VM
 	log      *zap.Logger
@@ -157,7 +159,7 @@ func (e *entry) negotiate(ctx context.Context, t *talk) (bool, error) {
 
 // listen makes the socket and the pipe whose closing ends it.
 func (e *entry) listen() (listener, closeTheirs *dmabuf.FD, err error) {
-	if e.dir, err = os.MkdirTemp(os.Getenv("XDG_RUNTIME_DIR"), "gpubroker-"); err != nil {
+	if e.dir, err = os.MkdirTemp(cmp.Or(e.folder, os.Getenv("XDG_RUNTIME_DIR")), "gpubroker-"); err != nil {
 		return nil, nil, err
 	}
 	raw, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)

@@ -63,7 +63,7 @@ func New(cfg Config) (*Proxy, error) {
 		clients: map[*client]struct{}{},
 		refused: map[Format]struct{}{},
 	}
-	p.entry = entry{path: cfg.Display, secure: policy.SecurityContext, name: cfg.VMName, id: cfg.VMID, log: cfg.Log}
+	p.entry = entry{path: cfg.Display, folder: cfg.Folder, secure: policy.SecurityContext, name: cfg.VMName, id: cfg.VMID, log: cfg.Log}
 	p.ctx, p.stop = context.WithCancel(context.Background())
 	return p, nil
 }
