@@ -25,16 +25,26 @@ const programsEnv = "GPUBROKER_PROGRAMS"
 // vsockScript copies the programs to memory. The modules are what a host of guests with
 // vsock has, and what has no guest: the loopback.
 const vsockScript = `set -e
-modprobe -a vsock vsock_loopback
+modprobe -a vsock vsock_loopback vhost_vsock
 mkdir /tmp/bin
 cp /lab/share/gpubroker /lab/share/gpubroker-guest /lab/share/clients.test /tmp/bin/
 cd /tmp/bin
 export GPUBROKER_VM=1 GPUBROKER_PROGRAMS=/tmp/bin
-exec ./clients.test -test.v -test.run '^TestVSockHost$' -test.timeout 8m
+exec ./clients.test -test.v -test.run '^%s$' -test.timeout 20m
 `
 
 // TestVSock boots a machine whose kernel has AF_VSOCK and runs TestVSockHost in it.
-func TestVSock(t *testing.T) {
+func TestVSock(t *testing.T) { inVSockHost(t, "TestVSockHost") }
+
+// TestNestedVSock has a guest in that machine.
+func TestNestedVSock(t *testing.T) {
+	labtest.Full(t)
+	inVSockHost(t, "TestVSockGuest")
+}
+
+// inVSockHost runs a test in a machine with AF_VSOCK.
+func inVSockHost(t *testing.T, name string) {
+	t.Helper()
 	if labtest.Root(t).InGuest() {
 		t.Skip("this is the machine already")
 	}
@@ -52,8 +62,8 @@ func TestVSock(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	out, code, err := vm.Run(t.Context(), vsockScript)
-	if err != nil || code != 0 || !strings.Contains(out, "--- PASS: TestVSockHost") {
+	out, code, err := vm.Run(t.Context(), fmt.Sprintf(vsockScript, name))
+	if err != nil || code != 0 || !strings.Contains(out, "--- PASS: "+name) {
 		t.Errorf("in the machine: code %d, %v", code, err)
 	}
 }
@@ -71,12 +81,7 @@ const strangerCID = 77
 // TestVSockHost has clients over AF_VSOCK of this kernel; TestVSock runs it where there is
 // one.
 func TestVSockHost(t *testing.T) {
-	dir := os.Getenv(programsEnv)
-	if dir == "" {
-		t.Skip("runs inside TestVSock's virtual machine")
-	}
-	root := labtest.Root(t)
-	p := clients.Programs{Broker: filepath.Join(dir, "gpubroker"), Guest: filepath.Join(dir, "gpubroker-guest")}
+	root, p := vsockPrograms(t)
 	// A desktop shows several windows at a time, where a kiosk's lower ones get no frames.
 	desktop := labtest.Weston(t, lab.WestonOptions{Shell: "desktop", W: 800, H: 600})
 	comp := &clients.Compositor{Name: "weston-desktop", Compositor: desktop}
@@ -177,6 +182,16 @@ func TestVSockHost(t *testing.T) {
 	if err := rig.Healthy(t.Context()); err != nil {
 		t.Error(err)
 	}
+}
+
+// vsockPrograms skips a test anywhere but in the machine.
+func vsockPrograms(t *testing.T) (*lab.Root, clients.Programs) {
+	t.Helper()
+	dir := os.Getenv(programsEnv)
+	if dir == "" {
+		t.Skip("runs inside the virtual machine of TestVSock or TestNestedVSock")
+	}
+	return labtest.Root(t), clients.Programs{Broker: filepath.Join(dir, "gpubroker"), Guest: filepath.Join(dir, "gpubroker-guest")}
 }
 
 // startClient runs a script until the end of the test.
