@@ -130,8 +130,12 @@ func (s *session) showPixels(i int, f *frame, mem []byte) (err, fatal error) {
 	return nil, nil
 }
 
-// plain returns the bytes of a rectangle that lie in the buffer as they are sent: whole rows,
-// or a single one, that need no conversion. nil if they do not.
+// smallUpdate is how many bytes are rather copied and sent in one piece, so that QEMU wakes up
+// once for them.
+const smallUpdate = 64 << 10
+
+// plain returns the bytes of a large rectangle that lie in the buffer as they are sent: whole
+// rows, or a single one, that need no conversion. nil if they do not.
 func plain(b *dmabuf.Buffer, r display.Rect, mem []byte, conv shmfallback.Convert) []byte {
 	plane := b.Planes[0]
 	if conv != shmfallback.ConvertNone || b.YInvert || r.H > 1 && plane.Stride != r.W*4 {
@@ -139,8 +143,8 @@ func plain(b *dmabuf.Buffer, r display.Rect, mem []byte, conv shmfallback.Conver
 	}
 	from := uint64(plane.Offset) + uint64(r.Y)*uint64(plane.Stride) + uint64(r.X)*4
 	n := uint64(r.W) * uint64(r.H) * 4
-	if from > uint64(len(mem)) || n > uint64(len(mem))-from {
-		return nil // CopyRect says what is wrong
+	if n <= smallUpdate || from > uint64(len(mem)) || n > uint64(len(mem))-from {
+		return nil // if it does not fit, CopyRect says so
 	}
 	return mem[from : from+n : from+n]
 }
