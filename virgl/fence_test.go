@@ -118,6 +118,10 @@ func TestFencePerGLContext(t *testing.T) {
 			}
 		}
 		r.settle()
+		replaced := uint32(1)
+		if r.finish != 0 { // then no fence is ever on its way
+			replaced = 0
+		}
 		for _, step := range []struct {
 			name  string
 			do    func()
@@ -131,7 +135,7 @@ func TestFencePerGLContext(t *testing.T) {
 			{"upload in context 1", func() { upload(1) }, 1},
 			{"fence", func() { _ = r.CreateFence(1, 1) }, 1},
 			{"second fence without work", func() { _ = r.CreateFence(2, 2) }, 0},
-			{"a context ends with a fence on its way", func() { r.DestroyContext(2) }, 1},
+			{"a context ends with a fence on its way", func() { r.DestroyContext(2) }, replaced},
 			{"context switch without work", func() { r.settle(); r.DestroyContext(3) }, 0},
 			{"submit after the fence", func() { g.clear(1, virglcmd.FormatB8G8R8A8, testColor) }, 0},
 			{"reading waits", func() { g.read(1, 16, 16, 4) }, 1},
