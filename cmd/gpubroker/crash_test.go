@@ -20,7 +20,7 @@ import (
 func TestCrash(t *testing.T) {
 	dir := t.TempDir()
 	sock, control := filepath.Join(dir, "s"), filepath.Join(dir, "c")
-	cmd := program(t, "serve", "--supervise", "--virgl=on", "--display", "headless", "--socket-path", sock, "--control", control)
+	cmd := program(t, "serve", "--virgl=on", "--display", "headless", "--socket-path", sock, "--control", control)
 	cmd.Env = append(cmd.Env, "GPUBROKER_CRASH=victim:1")
 	log := &logBuffer{}
 	cmd.Stdout, cmd.Stderr = log, log

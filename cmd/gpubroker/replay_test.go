@@ -186,7 +186,7 @@ func TestRecordRefused(t *testing.T) {
 func TestRecordSupervised(t *testing.T) {
 	dir := t.TempDir()
 	sock, control, file := filepath.Join(dir, "s"), filepath.Join(dir, "c"), filepath.Join(dir, "recording")
-	like := program(t, "serve", "--supervise", fmt.Sprintf("--sandbox=%t", confine.Supported()), "--virgl=off", "--display", "headless", "--socket-path", sock, "--control", control, "--record", file)
+	like := program(t, "serve", fmt.Sprintf("--sandbox=%t", confine.Supported()), "--virgl=off", "--display", "headless", "--socket-path", sock, "--control", control, "--record", file)
 	cmd := exec.Command(like.Path, like.Args[1:]...)
 	cmd.Env = like.Env
 	log := &logBuffer{}

@@ -32,7 +32,7 @@ func TestSandboxApps(t *testing.T) {
 	}
 	comp := waylandtest.New(t, waylandtest.Config{Security: true})
 	at := func(name string) string { return filepath.Join(dir, name) }
-	cmd := program(t, "serve", "--supervise", "--sandbox", "--virgl=off", "--display", "none", "--socket-path", at("s"),
+	cmd := program(t, "serve", "--sandbox", "--virgl=off", "--display", "none", "--socket-path", at("s"),
 		"--apps", "--apps-display", comp.Socket(), "--apps-socket", at("a"), "--vm-name", "work")
 	log := &logBuffer{}
 	cmd.Stdout, cmd.Stderr = log, log

@@ -77,7 +77,7 @@ func testSandbox(t *testing.T, sandbox bool) {
 		_ = other.Wait()
 	}()
 	sock, control := filepath.Join(run, "s"), filepath.Join(run, "c")
-	cmd := program(t, "serve", "--supervise", fmt.Sprintf("--sandbox=%t", sandbox), "--virgl=on", "--display", "wayland", "--wayland-display", comp.Socket(),
+	cmd := program(t, "serve", fmt.Sprintf("--sandbox=%t", sandbox), "--virgl=on", "--display", "wayland", "--wayland-display", comp.Socket(),
 		"--socket-path", sock, "--control", control)
 	cmd.Env = append(cmd.Env, fmt.Sprintf("%s=%s %s %s %d", tryEnv, dir, tcp.Addr(), abstract.Addr(), other.Process.Pid))
 	log := &logBuffer{}

@@ -101,7 +101,7 @@ gpu, input or touch.`,
     -object memory-backend-memfd,id=mem,size=4G,share=on \
     -chardev socket,id=gpu,path=$XDG_RUNTIME_DIR/gpu.sock \
     -device vhost-user-gpu-pci,chardev=gpu -vga none -display none ...
-  gpubroker serve --socket-path gpu.sock --supervise --sandbox --limit bytes=2G,contexts=64
+  gpubroker serve --socket-path gpu.sock --sandbox --limit bytes=2G,contexts=64
   gpubroker serve --socket-path gpu.sock --apps --vsock 3:4673602 --policy work.toml`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return serve(cmd.Context(), o) },
@@ -163,6 +163,9 @@ func (o *serveOptions) config() (broker.Config, error) {
 	if c.Apps != nil {
 		c.Apps.Folder = o.supervise.folder
 	}
+	if o.supervise.sandbox && !o.supervise.on {
+		return bad("--sandbox is for the process that --supervise starts: leave out --supervise=false")
+	}
 	if err := o.record.check(); err != nil {
 		return bad("%w", err)
 	}
@@ -190,9 +193,13 @@ func (o *serveOptions) config() (broker.Config, error) {
 		}
 	}
 	if ways == 0 && o.vtest != "" {
-		if o.supervise.on {
+		if o.supervise.on && o.supervise.asked() {
 			return bad("--supervise needs a guest: --socket-path PATH or --fd N")
 		}
+		if o.supervise.sandbox {
+			return bad("--sandbox needs a guest: --socket-path PATH or --fd N")
+		}
+		o.supervise.on = false
 		return o.withoutGuest(c)
 	}
 	if ways != 1 {

@@ -24,6 +24,7 @@ import (
 // superviseOptions are those of a VM that survives the process that renders.
 type superviseOptions struct {
 	on         bool
+	asked      func() bool // on was given
 	sandbox    bool
 	watchdog   time.Duration
 	quarantine int
@@ -33,7 +34,9 @@ type superviseOptions struct {
 }
 
 func (o *superviseOptions) register(f *pflag.FlagSet) {
-	f.BoolVar(&o.on, "supervise", false, "render in a process of its own, and start another when it dies: the VM goes on")
+	f.BoolVar(&o.on, "supervise", true, "render in a process of its own, and start another when it dies: the VM goes on")
+	flag := f.Lookup("supervise")
+	o.asked = func() bool { return flag.Changed }
 	f.BoolVar(&o.sandbox, "sandbox", false, "with --supervise: take from that process files, programs and networks that it does not need (landlock, seccomp)")
 	f.DurationVar(&o.watchdog, "watchdog", 30*time.Second, "with --supervise: `TIME` after which one command that does not end ends the process (0: never)")
 	f.IntVar(&o.quarantine, "quarantine", 3, "with --supervise: `N` deaths within a minute turn 3D off for a VM, as many again drop it (0: never)")
@@ -114,7 +117,8 @@ func fronts(cfg *broker.Config) (out map[keep.Role]supervise.Front, err error) {
 		switch {
 		case d.fd != nil && *d.fd != nil:
 			if d.path != "" {
-				return out, usageError{fmt.Errorf("want either a path or systemd's socket named %s", d.role)}
+				return out, fmt.Errorf("want either %s or systemd's socket named %s", map[keep.Role]string{
+					keep.GPU: "--socket-path", keep.Input: "--input-socket", keep.Touch: "--touch-socket"}[d.role], d.role)
 			}
 			l, err = vhostuser.ListenFD(*d.fd)
 			*d.fd = nil

@@ -54,7 +54,7 @@ func testSupervise(t *testing.T, virgl string) {
 		t.Fatal(err)
 	}
 	defer func() { _ = ready.Close() }()
-	cmd := program(t, "serve", "--supervise", "--quarantine", "0", "--virgl="+virgl, "--display", "headless", "--socket-path", sock, "--control", control)
+	cmd := program(t, "serve", "--quarantine", "0", "--virgl="+virgl, "--display", "headless", "--socket-path", sock, "--control", control)
 	cmd.Env = append(cmd.Env, "NOTIFY_SOCKET="+filepath.Join(dir, "notify"))
 	log := &logBuffer{}
 	cmd.Stdout, cmd.Stderr = log, log
@@ -149,7 +149,7 @@ func TestSuperviseFD(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := program(t, "--supervise", "--fd=3")
+	cmd := program(t, "--fd=3", "--supervise")
 	file := os.NewFile(uintptr(theirs.Disown()), "socket")
 	cmd.ExtraFiles = []*os.File{file}
 	log := &logBuffer{}
@@ -188,12 +188,12 @@ func linked(t *testing.T, library string) bool {
 func TestSuperviseFails(t *testing.T) {
 	dir := t.TempDir()
 	sock, control := filepath.Join(dir, "s"), filepath.Join(dir, "c")
-	cmd := program(t, "serve", "--supervise", "--virgl=on", "--render-node", "/nonexistent", "--display", "headless", "--socket-path", sock)
+	cmd := program(t, "serve", "--virgl=on", "--render-node", "/nonexistent", "--display", "headless", "--socket-path", sock)
 	out, err := cmd.CombinedOutput()
 	if code := cmd.ProcessState.ExitCode(); code != exitFailed || strings.Count(string(out), "start 3D renderer") != 1 {
 		t.Errorf("code %d (%v), want %d and one message\n%s", code, err, exitFailed, out)
 	}
-	cmd = program(t, "serve", "--supervise", "--virgl=off", "--display", "headless", "--socket-path", sock, "--control", control)
+	cmd = program(t, "serve", "--virgl=off", "--display", "headless", "--socket-path", sock, "--control", control)
 	log := &logBuffer{}
 	cmd.Stderr = log
 	if err := cmd.Start(); err != nil {

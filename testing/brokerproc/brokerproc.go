@@ -3,6 +3,7 @@
 package brokerproc
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -40,6 +40,8 @@ type Options struct {
 	Log    io.Writer // its log; may be nil
 	// NoGuest leaves the socket for QEMU out: Args name another one.
 	NoGuest bool
+	// Deadly says that workers will be killed.
+	Deadly bool
 }
 
 // Broker is a running gpubroker serve.
@@ -48,6 +50,7 @@ type Broker struct {
 	Control string
 
 	dir     string
+	deadly  bool
 	cmd     *exec.Cmd
 	release func()
 	done    chan struct{}
@@ -65,7 +68,7 @@ func Start(ctx context.Context, root *lab.Root, o Options) (*Broker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start gpubroker: %w", err)
 	}
-	b := &Broker{Socket: filepath.Join(dir, "gpu.sock"), Control: filepath.Join(dir, "control.sock"), dir: dir,
+	b := &Broker{Socket: filepath.Join(dir, "gpu.sock"), Control: filepath.Join(dir, "control.sock"), dir: dir, deadly: o.Deadly,
 		done: make(chan struct{}), tail: &tail{next: o.Log}}
 	argv := []string{o.Binary, "serve", "--control", b.Control}
 	if !o.NoGuest {
@@ -119,7 +122,7 @@ func (b *Broker) Alive() bool {
 
 // Kill ends it at once, as a crash does. Stop is not needed afterwards.
 func (b *Broker) Kill() {
-	if pid := b.PID(); pid != 0 {
+	if pid := b.Program(); pid != 0 {
 		_ = syscall.Kill(pid, syscall.SIGKILL) // a sandbox around it then ends by itself
 	}
 	b.kill()
@@ -131,53 +134,9 @@ func (b *Broker) Log() string { return b.tail.String() }
 // Status asks for the counters and the resource table.
 func (b *Broker) Status() (broker.Status, error) { return broker.ReadStatus(b.Control) }
 
-// PID returns the broker's own process id, as seen from here; 0 once it ended.
-func (b *Broker) PID() int {
-	pid := b.cmd.Process.Pid
-	for { // bubblewrap stands between us and the program
-		kids, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
-		fields := strings.Fields(string(kids))
-		name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
-		if strings.TrimSpace(string(name)) == "gpubroker" {
-			return pid
-		}
-		if err != nil || len(fields) == 0 {
-			return 0
-		}
-		if pid, err = strconv.Atoi(fields[0]); err != nil {
-			return 0
-		}
-	}
-}
-
-// Worker returns the process id of a supervised broker's worker, as seen from here
-// (its status says what it sees itself); 0 while there is none.
-func (b *Broker) Worker() int {
-	pid := b.PID()
-	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid)) // the pattern is right
-	for _, list := range lists {
-		kids, _ := os.ReadFile(list) // a thread that ended has none
-		for _, kid := range strings.Fields(string(kids)) {
-			if name, _ := os.ReadFile("/proc/" + kid + "/comm"); strings.TrimSpace(string(name)) == "gpubroker" {
-				worker, _ := strconv.Atoi(kid)
-				return worker
-			}
-		}
-	}
-	return 0
-}
-
-// OpenFDs counts its descriptors.
-func (b *Broker) OpenFDs() (int, error) {
-	ents, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", b.PID()))
-	if err != nil {
-		return 0, fmt.Errorf("count gpubroker's descriptors: %w", err)
-	}
-	return len(ents), nil
-}
-
 // Stop ends it as a user would, with SIGTERM, and returns its summary line. An
-// end that is not clean within a few seconds is an error.
+// end that is not clean within a few seconds is an error, and so is a worker that died
+// before, unless that was meant.
 func (b *Broker) Stop() (summary string, err error) {
 	defer func() { _ = os.RemoveAll(b.dir) }()
 	select {
@@ -185,7 +144,7 @@ func (b *Broker) Stop() (summary string, err error) {
 		return "", fmt.Errorf("gpubroker had ended before: %w\n%s", orClean(b.err), b.Log())
 	default:
 	}
-	pid := b.PID()
+	pid := b.Program()
 	if pid == 0 || syscall.Kill(pid, syscall.SIGTERM) != nil {
 		b.kill()
 		return "", errors.New("gpubroker: no process to end")
@@ -193,13 +152,18 @@ func (b *Broker) Stop() (summary string, err error) {
 	select {
 	case <-b.done:
 	case <-time.After(20 * time.Second):
-		_ = syscall.Kill(pid, syscall.SIGQUIT) // the runtime prints every goroutine
+		for _, pid := range []int{b.PID(), pid} {
+			_ = syscall.Kill(pid, syscall.SIGQUIT) // the runtime prints every goroutine
+		}
 		time.Sleep(500 * time.Millisecond)
 		b.kill()
 		return "", fmt.Errorf("gpubroker did not end within 20 s of SIGTERM\n%s", b.Log())
 	}
 	if b.err != nil {
 		return "", fmt.Errorf("gpubroker: %w\n%s", b.err, b.Log())
+	}
+	if n := b.tail.count(); n > 0 && !b.deadly {
+		return "", fmt.Errorf("%d workers of gpubroker died\n%s", n, b.Log())
 	}
 	for line := range strings.Lines(b.tail.String()) {
 		if strings.Contains(line, "summary") {
@@ -227,6 +191,7 @@ type tail struct {
 	mu   sync.Mutex
 	next io.Writer // guarded by mu
 	buf  []byte    // guarded by mu
+	died int       // guarded by mu: how many workers, as the supervisor says
 }
 
 const tailBytes = 64 << 10
@@ -235,6 +200,7 @@ func (t *tail) Write(p []byte) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.buf = append(t.buf, p...)
+	t.died += bytes.Count(p, []byte("worker died")) // a line is written in one piece
 	if len(t.buf) > 2*tailBytes {
 		t.buf = append([]byte(nil), t.buf[len(t.buf)-tailBytes:]...)
 	}
@@ -242,6 +208,12 @@ func (t *tail) Write(p []byte) (int, error) {
 		_, _ = t.next.Write(p)
 	}
 	return len(p), nil
+}
+
+func (t *tail) count() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.died
 }
 
 func (t *tail) String() string {

@@ -42,7 +42,8 @@ func NewTarget(ctx context.Context, root *lab.Root, binary string, gl bool) (*Ta
 		t.Name, virgl = "virgl", "on"
 	}
 	t.opt = brokerproc.Options{Binary: binary, Args: []string{
-		"--display", "headless", "--virgl=" + virgl, "--hostmem", strconv.Itoa(hostMem), "--heads", "2", "--limit", "bytes=1G,contexts=64"}}
+		"--display", "headless", "--virgl=" + virgl, "--hostmem", strconv.Itoa(hostMem), "--heads", "2", "--limit", "bytes=1G,contexts=64",
+		"--supervise=false"}} // a crash has to be seen
 	if err := t.Start(ctx); err != nil {
 		return nil, err
 	}
@@ -130,11 +131,11 @@ func (t *Target) Alive() bool { return t.broker.Alive() }
 func (t *Target) Log() string { return t.broker.Log() }
 
 // RSS is the broker's resident memory in KiB.
-func (t *Target) RSS() (int, error) { return RSS(t.broker) }
+func (t *Target) RSS() (int, error) { return RSS(t.broker.PID()) }
 
-// RSS is a broker's resident memory in KiB.
-func RSS(b *brokerproc.Broker) (int, error) {
-	body, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(b.PID()), "status"))
+// RSS is a process' resident memory in KiB.
+func RSS(pid int) (int, error) {
+	body, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "status"))
 	if err != nil {
 		return 0, fmt.Errorf("resident memory: %w", err)
 	}

@@ -61,8 +61,8 @@ func guestKills(ctx context.Context, o Options, rep *Report) (err error) {
 	}
 	defer r.weston.Stop()
 	// The log level hides what each kill says.
-	if r.broker, err = brokerproc.Start(ctx, o.Root, brokerproc.Options{Binary: o.Binary, Bind: []string{r.weston.RuntimeDir}, Env: r.weston.Env(),
-		Args: []string{"--supervise", "--quarantine", "0", "--virgl=on", "--display", "wayland", "--wayland-display", r.weston.Socket(),
+	if r.broker, err = brokerproc.Start(ctx, o.Root, brokerproc.Options{Binary: o.Binary, Deadly: true, Bind: []string{r.weston.RuntimeDir}, Env: r.weston.Env(),
+		Args: []string{"--quarantine", "0", "--virgl=on", "--display", "wayland", "--wayland-display", r.weston.Socket(),
 			"--size", "640x480", "--fullscreen", "--log-level", "error"}}); err != nil {
 		return err
 	}
@@ -126,10 +126,10 @@ func (r *cubeRig) kills(ctx context.Context, of string, kill func(context.Contex
 		if i <= warm {
 			late = 0
 		}
-		if k.FDs[late], err = r.broker.OpenFDs(); err != nil {
+		if k.FDs[late], err = brokerproc.OpenFDs(r.broker.Program()); err != nil {
 			return err
 		}
-		if k.RSS[late], err = hostile.RSS(r.broker); err != nil {
+		if k.RSS[late], err = hostile.RSS(r.broker.Program()); err != nil {
 			return err
 		}
 	}

@@ -221,7 +221,7 @@ func (s *soaker) counts() (c Counts, err error) {
 	if c.FDs, err = s.settledFDs(); err != nil {
 		return c, err
 	}
-	c.RSS, err = hostile.RSS(s.broker)
+	c.RSS, err = hostile.RSS(s.broker.PID())
 	return c, err
 }
 

@@ -118,8 +118,8 @@ func run(ctx context.Context) (err error) {
 	}
 	defer func() { _ = r.log.Close() }()
 	r.broker, err = brokerproc.Start(ctx, root, brokerproc.Options{
-		Binary: binary, Log: r.log, Env: append(r.weston.Env(), "GPUBROKER_CRASH=eglinfo:1,kmscube:120"), Bind: []string{r.weston.RuntimeDir},
-		Args: []string{"--supervise", "--display", "wayland", "--wayland-display", r.weston.Socket(), "--virgl=on",
+		Binary: binary, Deadly: true, Log: r.log, Env: append(r.weston.Env(), "GPUBROKER_CRASH=eglinfo:1,kmscube:120"), Bind: []string{r.weston.RuntimeDir},
+		Args: []string{"--display", "wayland", "--wayland-display", r.weston.Socket(), "--virgl=on",
 			"--size", fmt.Sprintf("%dx%d", width, height), "--title", "gpubroker crash", "--fullscreen"},
 	})
 	if err != nil {

@@ -152,22 +152,38 @@ func (p *process) PID() int {
 	}
 }
 
+// all are the program's own processes: gpubroker's are two, the supervisor and its worker.
+func (p *process) all() []int {
+	pids := []int{p.PID()}
+	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pids[0]))
+	for _, list := range lists {
+		kids, _ := os.ReadFile(list) // a thread that ended has none
+		for _, kid := range strings.Fields(string(kids)) {
+			if pid, err := strconv.Atoi(kid); err == nil {
+				pids = append(pids, pid)
+			}
+		}
+	}
+	return pids
+}
+
 // cpu is the time that its threads have run.
-func (p *process) cpu() time.Duration {
-	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", p.PID()))
-	var sum time.Duration
-	for _, task := range tasks {
-		text, _ := os.ReadFile(task)
-		if f := strings.Fields(string(text)); len(f) > 0 {
-			ns, _ := strconv.ParseInt(f[0], 10, 64)
-			sum += time.Duration(ns)
+func (p *process) cpu() (sum time.Duration) {
+	for _, pid := range p.all() {
+		tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
+		for _, task := range tasks {
+			text, _ := os.ReadFile(task)
+			if f := strings.Fields(string(text)); len(f) > 0 {
+				ns, _ := strconv.ParseInt(f[0], 10, 64)
+				sum += time.Duration(ns)
+			}
 		}
 	}
 	return sum
 }
 
 // Memory is what is resident, in KiB. Guest memory that the back-end has touched counts
-// as shared.
+// as shared; what two processes share counts twice.
 type Memory struct {
 	RSS    int `json:"rss_kib"`
 	Anon   int `json:"anon_kib"`   // its own
@@ -175,12 +191,16 @@ type Memory struct {
 	Shared int `json:"shared_kib"` // the guest's memory, memfds
 }
 
-func (p *process) memory() (m Memory, err error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID()))
-	if err != nil {
-		return m, fmt.Errorf("memory of %s: %w", p.name, err)
+func (p *process) memory() (sum Memory, err error) {
+	for _, pid := range p.all() {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+		if err != nil {
+			return sum, fmt.Errorf("memory of %s: %w", p.name, err)
+		}
+		m := parseMemory(string(text))
+		sum.RSS, sum.Anon, sum.File, sum.Shared = sum.RSS+m.RSS, sum.Anon+m.Anon, sum.File+m.File, sum.Shared+m.Shared
 	}
-	return parseMemory(string(text)), nil
+	return sum, nil
 }
 
 func parseMemory(status string) (m Memory) {
