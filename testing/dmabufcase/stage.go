@@ -114,7 +114,7 @@ func (s *stage) start() (err error) {
 	if err := os.MkdirAll(s.Dir, 0o755); err != nil {
 		return err
 	}
-	s.weston, err = s.root.Weston(s.ctx, lab.WestonOptions{Renderer: s.Renderer, W: s.W, H: s.H})
+	s.weston, err = s.root.Weston(s.ctx, lab.WestonOptions{Renderer: s.Renderer, W: s.W, H: s.H, Env: []string{oneScene}})
 	if err != nil {
 		return err
 	}
@@ -422,6 +422,12 @@ func (s *stage) finish() error {
 // Weston, which has one context, does not grow without; 14.0.2 crashes with it, when a
 // picture is taken of what GL drew.
 const touchMemory = "GLIBC_TUNABLES=glibc.malloc.perturb=85"
+
+// oneScene makes weston's llvmpipe draw in the thread that asks for it. With threads it has
+// as many scenes, of up to 64, as were once on their way together, takes the first that is
+// free, and each keeps the textures of its last picture (lp_setup.c): on a busy machine
+// weston was seen to keep 7, on an idle one 3.
+const oneScene = "LP_NUM_THREADS=0"
 
 // churnRounds is how often churn plays the cases of the warm-up.
 const churnRounds = 2
