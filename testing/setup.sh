@@ -12,8 +12,8 @@ packages=(
 	libvirglrenderer1 libegl1 libgl1-mesa-dri libgbm1
 	# the lab root and its sandbox
 	mmdebstrap bubblewrap debian-archive-keyring
-	# a second opinion on our EDIDs
-	edid-decode
+	# second opinions on our EDIDs and our manual pages
+	edid-decode man-db
 )
 
 say() { echo "setup: $*" >&2; }

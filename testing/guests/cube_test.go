@@ -3,16 +3,12 @@ package guests_test
 import (
 	"testing"
 	"time"
+
+	"github.com/gpubroker/gpubroker/testing/lab"
 )
 
-// startCube runs kmscube until the driver goes or endCube. It ends when its
-// standard input can be read, so it gets one that never can.
-const startCube = loadDriver + `[ -e /tmp/nothing ] || { mkfifo /tmp/nothing; sleep 100000 >/tmp/nothing & }
-kmscube -D /dev/dri/card0 -c 1000000 </tmp/nothing >/tmp/kmscube.log 2>&1 &
-echo $! >/tmp/kmscube.pid
-`
-
-const endCube = "kill $(cat /tmp/kmscube.pid); while kill -0 $(cat /tmp/kmscube.pid) 2>/dev/null; do sleep 0.05; done\n"
+// startCube runs kmscube until the driver goes or lab.StopKmscube.
+var startCube = loadDriver + lab.StartKmscube("/dev/dri/card0")
 
 // cubeTime is what kmscube may take to show itself under emulation.
 const cubeTime = 60 * time.Second
@@ -24,5 +20,5 @@ func (r *rig) turns(t *testing.T, n uint64) {
 	eventually(t, cubeTime, "frames of kmscube", func() bool {
 		st := r.status()
 		return frames(st) >= frames(before)+n && st.Submits > before.Submits
-	}, func() string { return r.try("cat /tmp/kmscube.log; dmesg | tail -n 20") })
+	}, func() string { return r.try("cat "+lab.KmscubeLog+"; dmesg | tail -n 20") })
 }

@@ -36,13 +36,8 @@ const lookEvery = 10
 // guestBack is how long an emulated guest may take to show a new program's frames.
 const guestBack = 60 * time.Second
 
-// startCube starts kmscube anew: the one before has lost its context. It ends when its
-// standard input can be read, so it gets one that never can.
-const startCube = `[ -e /tmp/nothing ] || { mkfifo /tmp/nothing; sleep 100000 > /tmp/nothing & }
-[ ! -e /tmp/kmscube.pid ] || { kill -9 $(cat /tmp/kmscube.pid); while kill -0 $(cat /tmp/kmscube.pid); do sleep 0.05; done; } 2>/dev/null
-kmscube -D /dev/dri/card0 -c 1000000 < /tmp/nothing > /tmp/kmscube.log 2>&1 &
-echo $! > /tmp/kmscube.pid
-`
+// startCube starts kmscube anew: the one before has lost its context.
+var startCube = lab.StartKmscube("/dev/dri/card0")
 
 // cubeRig is a supervised broker, its compositor and a guest.
 type cubeRig struct {

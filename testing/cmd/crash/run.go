@@ -56,18 +56,9 @@ for i in $(seq 100); do [ -e /dev/fb0 ] && break; sleep 0.1; done
 printf 'the console \033[31mof \033[32ma \033[34mguest \033[1;37;44m whose renderer dies \033[0m\n'
 for i in $(seq 40); do echo "line $i"; done
 } >/dev/tty1
-mkfifo /tmp/nothing; sleep 100000 > /tmp/nothing &
 `
 
-const startCube = `kmscube -D /dev/dri/card0 -c 100000 < /tmp/nothing > /tmp/kmscube.log 2>&1 &
-echo $! > /tmp/kmscube.pid
-`
-
-// stopCube gives the screen back to the console, whatever kmscube is in.
-const stopCube = `kill $(cat /tmp/kmscube.pid) || true
-for i in $(seq 100); do kill -0 $(cat /tmp/kmscube.pid) 2>/dev/null || break; sleep 0.1; done
-kill -9 $(cat /tmp/kmscube.pid) 2>/dev/null || true
-`
+var startCube = lab.StartKmscube("/dev/dri/card0")
 
 // rig is what runs.
 type rig struct {
@@ -181,7 +172,7 @@ func (r *rig) story(ctx context.Context) error {
 		return err
 	}
 	r.steps.Step("The renderer dies under a program that has the screen")
-	if err := r.crash(ctx, "kmscube", startCube, console, stopCube); err != nil {
+	if err := r.crash(ctx, "kmscube", startCube, console, lab.StopKmscube); err != nil {
 		return err
 	}
 
@@ -197,7 +188,7 @@ func (r *rig) story(ctx context.Context) error {
 	}
 
 	r.steps.Step("Ending")
-	text, err := r.vm.Check(ctx, stopCube+`dmesg | grep -i 'virtio_gpu\|\[drm\]' | tail -n 12`)
+	text, err := r.vm.Check(ctx, lab.StopKmscube+`dmesg | grep -i 'virtio_gpu\|\[drm\]' | tail -n 12`)
 	r.rep.Guest = text
 	return err
 }
@@ -286,7 +277,7 @@ func (r *rig) cube(ctx context.Context) error {
 			break
 		}
 		if time.Now().After(end) {
-			text, _, _ := r.vm.Run(ctx, "cat /tmp/kmscube.log")
+			text, _, _ := r.vm.Run(ctx, "cat "+lab.KmscubeLog)
 			return fmt.Errorf("only %d frames of a new program came:\n%s", r.rep.NewFrames, text)
 		}
 		if err := sleep(ctx, 200*time.Millisecond); err != nil {

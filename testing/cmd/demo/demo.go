@@ -43,14 +43,10 @@ type reportJSON struct {
 	Versions      map[string]string `json:"versions"`
 }
 
-const kmscube = `set -e
+var kmscube = `set -e
 modprobe virtio_gpu
 for i in $(seq 100); do [ -e /dev/dri/card0 ] && break; sleep 0.1; done
-# kmscube ends when its standard input can be read, so it gets one that never can.
-mkfifo /tmp/nothing; sleep 10000 > /tmp/nothing &
-kmscube -D /dev/dri/card0 -c 100000 < /tmp/nothing > /tmp/kmscube.log 2>&1 &
-echo $! > /tmp/kmscube.pid
-`
+` + lab.StartKmscube("/dev/dri/card0")
 
 // gpu is the device that a mode gives the guest.
 type gpu struct {
@@ -174,7 +170,7 @@ func demo(ctx context.Context, mode string) (err error) {
 		return err
 	}
 	rep.KmscubeFrames = frames
-	text, err := vm.Check(ctx, "kill $(cat /tmp/kmscube.pid); sleep 0.5; cat /tmp/kmscube.log")
+	text, err := vm.Check(ctx, lab.StopKmscube+"cat "+lab.KmscubeLog)
 	if err != nil {
 		return err
 	}
@@ -298,7 +294,7 @@ func watchCube(ctx context.Context, vm *lab.VM, b *brokerproc.Broker, comp *comp
 			return shot, frames, nil
 		}
 		if time.Now().After(end) {
-			text, _, _ := vm.Run(ctx, "cat /tmp/kmscube.log; dmesg | tail -n 20")
+			text, _, _ := vm.Run(ctx, "cat "+lab.KmscubeLog+"; dmesg | tail -n 20")
 			return nil, 0, fmt.Errorf("only %d frames of kmscube came; the guest says:\n%s\ngpubroker says:\n%s", frames, text, b.Log())
 		}
 		select {

@@ -44,18 +44,12 @@ type gpu struct {
 // nestedGPUs are the two ways for a guest to reach gpubroker.
 func nestedGPUs() []*gpu {
 	return []*gpu{
-		{name: "cube", slot: "0x10", device: "vhost-user-gpu-pci", args: []string{"--virgl=on"}, start: startCube, end: "kill $(cat /tmp/kmscube.pid)",
-			log: "/tmp/kmscube.log"},
+		{name: "cube", slot: "0x10", device: "vhost-user-gpu-pci", args: []string{"--virgl=on"}, start: lab.StartKmscube("/dev/dri/$card"), end: lab.StopKmscube,
+			log: lab.KmscubeLog},
 		{name: "weston", slot: "0x11", device: lab.GenericGPU,
 			args: []string{"--virgl=off", "--hostmem", "256M"}, start: startWeston, end: "true", log: "/tmp/weston.log"},
 	}
 }
-
-// kmscube ends when its standard input can be read, so it gets one that never can.
-const startCube = `mkfifo /tmp/nothing; sleep 100000 > /tmp/nothing &
-kmscube -D /dev/dri/$card -c 1000000 < /tmp/nothing > /tmp/kmscube.log 2>&1 &
-echo $! > /tmp/kmscube.pid
-`
 
 // startWeston starts a compositor that draws with the CPU, and a client in it. udev
 // tells it of the card, seatd opens it.
