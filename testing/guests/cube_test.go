@@ -20,5 +20,5 @@ func (r *rig) turns(t *testing.T, n uint64) {
 	eventually(t, cubeTime, "frames of kmscube", func() bool {
 		st := r.status()
 		return frames(st) >= frames(before)+n && st.Submits > before.Submits
-	}, func() string { return r.try("cat "+lab.KmscubeLog+"; dmesg | tail -n 20") })
+	}, func() string { return r.try("cat " + lab.KmscubeLog + "; dmesg | tail -n 20") })
 }

@@ -64,7 +64,7 @@ func TestQEMUDisplay(t *testing.T) {
 					}
 					colours, drawn := report.Colours(img)
 					return frames(r.status()) >= before+20 && colours >= 50 && drawn >= 0.05
-				}, func() string { return r.try("cat "+lab.KmscubeLog) })
+				}, func() string { return r.try("cat " + lab.KmscubeLog) })
 			})
 			r.noErrors(t)
 			if st := r.status(); st.Display != "qemu" || st.BytesCopied == 0 || st.Frames.DMABuf != 0 {
