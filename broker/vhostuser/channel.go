@@ -34,8 +34,9 @@ type Channel struct {
 	// A back-end that died may have left one reply in the socket: with adopted set the
 	// first request is one without consequences, and with stale set a reply of the wrong
 	// kind is that one.
-	adopted bool // guarded by mu
-	stale   bool // the goroutine's
+	adopted bool   // guarded by mu
+	stale   bool   // the goroutine's
+	msg     []byte // the goroutine's: the request that it writes
 	queue   []channelReq
 	// ours are the files of the mappings, by offset; guarded by mu. Those that the
 	// front-end dropped by itself stay until another takes their place.

@@ -35,10 +35,10 @@ const patience = 2 * time.Second
 // put sends a request. Called with mu, which it gives up while it waits for the
 // front-end. It returns ErrStopped if the gate was closed meanwhile.
 func (c *Channel) put(kind BackendRequest, flags uint32, payload []byte, fds ...*dmabuf.FD) error {
-	msg := header{request: uint32(kind), flags: flags | flagVersion, size: uint32(len(payload))}.append(nil)
-	msg = append(msg, payload...)
+	c.msg = header{request: uint32(kind), flags: flags | flagVersion, size: uint32(len(payload))}.append(c.msg[:0])
+	c.msg = append(c.msg, payload...)
 	c.setHalf(kind)
-	if err := c.conn.send(msg[:1], fds...); err != nil {
+	if err := c.conn.send(c.msg[:1], fds...); err != nil {
 		return err
 	}
 	end := time.Now().Add(patience)
@@ -51,7 +51,7 @@ func (c *Channel) put(kind BackendRequest, flags uint32, payload []byte, fds ...
 	if c.half == 0 {
 		return fmt.Errorf("%w: as the request was sent", ErrStopped)
 	}
-	err := c.conn.send(msg[1:])
+	err := c.conn.send(c.msg[1:])
 	c.setHalf(0)
 	return err
 }

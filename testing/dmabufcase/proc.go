@@ -28,27 +28,10 @@ func (h Held) sameCounts(o Held) bool {
 	return h == o
 }
 
-// boundTextures is how many textures weston may keep bound after it showed its
-// first picture, each with its dma-buf and a descriptor.
-const boundTextures = 4
-
-// noMoreThan reports whether h has no more than before had, but for what weston
-// keeps bound.
+// noMoreThan reports whether h has no more than before had.
 func (h Held) noMoreThan(before Held) bool {
-	return h.BrokerFDs <= before.BrokerFDs && h.WestonFDs <= before.WestonFDs+boundTextures &&
-		h.ImportsLive <= before.ImportsLive && h.DMABufs <= before.DMABufs+boundTextures
-}
-
-// atMostOneTextureMore reports whether h has what before had, but for one texture that
-// weston's GL context may still be bound to.
-func (h Held) atMostOneTextureMore(before Held) bool {
-	if h.WestonFDs == before.WestonFDs+1 {
-		h.WestonFDs--
-	}
-	if h.DMABufs == before.DMABufs+1 {
-		h.DMABufs--
-	}
-	return h.sameCounts(before)
+	return h.BrokerFDs <= before.BrokerFDs && h.WestonFDs <= before.WestonFDs &&
+		h.ImportsLive <= before.ImportsLive && h.DMABufs <= before.DMABufs
 }
 
 func openFDs(pid int) (int, error) {
