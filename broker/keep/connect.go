@@ -31,9 +31,10 @@ const (
 
 // Connector asks for connections at one end of a Pair; it takes fd over, for good. The
 // result is for [unixsock.SetConnector]. Errors are errnos.
-func Connector(fd *dmabuf.FD) func(path string) (*dmabuf.FD, error) {
+func Connector(fd *dmabuf.FD) func(path string) (*dmabuf.FD, error) { return connector(NewSocket(fd)) }
+
+func connector(s *Socket) func(path string) (*dmabuf.FD, error) {
 	var mu sync.Mutex
-	s := NewSocket(fd)
 	return func(path string) (*dmabuf.FD, error) {
 		mu.Lock()
 		defer mu.Unlock()

@@ -40,7 +40,8 @@ func TestConnector(t *testing.T) {
 	reach := map[string]Reach{at("compositor"): Connection, at("own"): Answer, at("gone"): Connection, at("left over"): Answer, strings.Repeat("x", 200): Connection}
 	var serving sync.WaitGroup
 	serving.Go(func() { ServeConnector(ours, func(path string) Reach { return reach[path] }) })
-	connect := Connector(theirs)
+	s := NewSocket(theirs)
+	connect := connector(s)
 	for range 3 {
 		c, err := connect(at("compositor"))
 		if err != nil {
@@ -63,10 +64,10 @@ func TestConnector(t *testing.T) {
 			}
 		}
 	}
-	_ = unix.Shutdown(theirs.Int(), unix.SHUT_RDWR)
+	s.Shutdown()
 	serving.Wait()
 	if c, err := connect(at("compositor")); err == nil {
 		t.Errorf("%v without anybody who could connect", c)
 	}
-	_ = theirs.Close()
+	_ = s.Close()
 }

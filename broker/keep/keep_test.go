@@ -93,8 +93,9 @@ func TestBadMessages(t *testing.T) {
 			if fds != nil {
 				oob = unix.UnixRights(fds...)
 			}
-			if _, err := unix.SendmsgN(a.fd.Int(), p, oob, nil, 0); err != nil {
-				t.Fatal(err)
+			var sent error
+			if err := a.raw.Control(func(fd uintptr) { _, sent = unix.SendmsgN(int(fd), p, oob, nil, 0) }); err != nil || sent != nil {
+				t.Fatal(err, sent)
 			}
 			var op *OpError
 			if _, err := b.Receive(); !errors.Is(err, ErrMessage) || !errors.As(err, &op) {

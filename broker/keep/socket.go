@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -64,15 +66,21 @@ const flagFile = 1 // the value is in a file, the last descriptor
 // Socket carries messages between the two. One goroutine may send and one receive at
 // a time.
 type Socket struct {
-	fd  *dmabuf.FD
-	out []byte
-	in  []byte
-	oob []byte
+	file *os.File
+	raw  syscall.RawConn
+	out  []byte
+	in   []byte
+	oob  []byte
 }
 
-// NewSocket uses one end of Pair. It takes fd over.
+// NewSocket uses one end of Pair. It takes fd over. Whoever waits does so in the runtime's
+// poller: a thread that waits inside a system call keeps its processor, and then the
+// runtime's monitor does not sleep for the next 10 ms, message after message.
 func NewSocket(fd *dmabuf.FD) *Socket {
-	return &Socket{fd: fd, in: make([]byte, headSize+maxKey+maxPacket), oob: make([]byte, unix.CmsgSpace(4*maxFDs))}
+	_ = unix.SetNonblock(fd.Int(), true) // else it waits as it is
+	file := os.NewFile(uintptr(fd.Disown()), fd.Name())
+	raw, _ := file.SyscallConn() // fails without a file
+	return &Socket{file: file, raw: raw, in: make([]byte, headSize+maxKey+maxPacket), oob: make([]byte, unix.CmsgSpace(4*maxFDs))}
 }
 
 // Pair makes the two ends of a socket.
@@ -85,10 +93,12 @@ func Pair() (ours, theirs *dmabuf.FD, err error) {
 }
 
 // Shutdown makes a blocked Receive, here and at the other end, return io.EOF.
-func (s *Socket) Shutdown() { _ = unix.Shutdown(s.fd.Int(), unix.SHUT_RDWR) }
+func (s *Socket) Shutdown() {
+	_ = s.raw.Control(func(fd uintptr) { _ = unix.Shutdown(int(fd), unix.SHUT_RDWR) }) // fails when it is closed
+}
 
-// Close closes the socket. Nobody may be inside Send or Receive.
-func (s *Socket) Close() error { return s.fd.Close() }
+// Close closes the socket; a blocked Send or Receive returns with an error.
+func (s *Socket) Close() error { return s.file.Close() }
 
 // Send sends a message; its descriptors are borrowed. It waits while the other end has
 // much to read.
@@ -117,11 +127,18 @@ func (s *Socket) Send(m *Message) error {
 		oob = unix.UnixRights(raws...)
 	}
 	for {
-		_, err := unix.SendmsgN(s.fd.Int(), s.out, oob, nil, unix.MSG_NOSIGNAL)
+		var err error
+		if closed := s.raw.Write(func(fd uintptr) bool {
+			for err = unix.EINTR; errors.Is(err, unix.EINTR); {
+				_, err = unix.SendmsgN(int(fd), s.out, oob, nil, unix.MSG_NOSIGNAL)
+			}
+			return !errors.Is(err, unix.EAGAIN)
+		}); closed != nil {
+			err = closed
+		}
 		switch {
 		case err == nil:
 			return nil
-		case errors.Is(err, unix.EINTR):
 		case errors.Is(err, unix.ETOOMANYREFS): // many descriptors are under way
 			time.Sleep(time.Millisecond)
 		default:
@@ -146,31 +163,35 @@ func fileOf(value []byte) (*dmabuf.FD, error) {
 // Receive waits for a message. The caller owns its descriptors. io.EOF: the other end
 // is gone.
 func (s *Socket) Receive() (*Message, error) {
-	for {
-		n, oobn, flags, _, err := unix.Recvmsg(s.fd.Int(), s.in, s.oob, unix.MSG_CMSG_CLOEXEC)
-		if errors.Is(err, unix.EINTR) {
-			continue
+	var n, oobn, flags int
+	var err error
+	if closed := s.raw.Read(func(fd uintptr) bool {
+		for err = unix.EINTR; errors.Is(err, unix.EINTR); {
+			n, oobn, flags, _, err = unix.Recvmsg(int(fd), s.in, s.oob, unix.MSG_CMSG_CLOEXEC)
 		}
-		if errors.Is(err, unix.ECONNRESET) || err == nil && n == 0 {
-			return nil, io.EOF
-		}
-		if err != nil {
-			return nil, &OpError{Op: "receive", Err: err}
-		}
-		m := &Message{}
-		if err := m.takeFDs(s.oob[:oobn]); err != nil {
-			return nil, err
-		}
-		if flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 {
-			m.CloseFDs()
-			return nil, &OpError{Op: "receive", Err: fmt.Errorf("%w: cut off, flags %#x", ErrMessage, flags)}
-		}
-		if err := m.decode(s.in[:n]); err != nil {
-			m.CloseFDs()
-			return nil, &OpError{Op: "receive", Err: err}
-		}
-		return m, nil
+		return !errors.Is(err, unix.EAGAIN)
+	}); closed != nil {
+		err = closed
 	}
+	if errors.Is(err, unix.ECONNRESET) || err == nil && n == 0 {
+		return nil, io.EOF
+	}
+	if err != nil {
+		return nil, &OpError{Op: "receive", Err: err}
+	}
+	m := &Message{}
+	if err := m.takeFDs(s.oob[:oobn]); err != nil {
+		return nil, err
+	}
+	if flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 {
+		m.CloseFDs()
+		return nil, &OpError{Op: "receive", Err: fmt.Errorf("%w: cut off, flags %#x", ErrMessage, flags)}
+	}
+	if err := m.decode(s.in[:n]); err != nil {
+		m.CloseFDs()
+		return nil, &OpError{Op: "receive", Err: err}
+	}
+	return m, nil
 }
 
 func (m *Message) takeFDs(oob []byte) error {
