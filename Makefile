@@ -40,6 +40,10 @@ blobs: setup lab ## blobs from a real guest to the screen, thousands of them
 clients: setup lab ## Wayland clients of guests, their windows compared with direct runs
 	go run ./testing/cmd/clients $(or $(TRANSPORTS),unix cross-domain virtio-serial)
 
+.PHONY: piglit
+piglit: setup lab ## piglit's tests as virpipe clients, on virgl_test_server and on gpubroker (fetches them by apt)
+	go run ./testing/cmd/piglit $(PIGLIT)
+
 .PHONY: test
 test: setup lab $(STEP) ## lint, all tests, race detector, arm64, fuzzing, smoke, dma-bufs
 	@rm -rf out/test
