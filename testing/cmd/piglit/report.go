@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -83,12 +84,15 @@ func (t *Totals) add(o Outcome) {
 // finish is called last. Without a status the server is gone.
 func (r *Report) finish(took time.Duration, status *broker.VtestStatus) {
 	r.Count = len(r.Tests)
-	r.Seconds = took.Seconds()
+	r.Seconds = rounded(took.Seconds())
+	r.Reference.Seconds, r.Gpubroker.Seconds = rounded(r.Reference.Seconds), rounded(r.Gpubroker.Seconds)
 	if status != nil {
 		r.Clients, r.Ended = status.Total, status.Ended
 	}
 	r.Passed = status != nil && len(r.Different) == 0 && r.Clients >= uint64(r.Count)
 }
+
+func rounded(seconds float64) float64 { return math.Round(100*seconds) / 100 }
 
 // verdict is the error of a run that did not pass.
 func (r *Report) verdict() error {

@@ -179,7 +179,7 @@ func (r *rig) test(ctx context.Context, s *virpipe.Server, test Test) (Outcome, 
 		return Outcome{}, fmt.Errorf("%s: %w", test.Name, err)
 	}
 	o := judge(output, code, late)
-	o.Seconds = float64(took.Round(10*time.Millisecond)) / float64(time.Second)
+	o.Seconds = rounded(took.Seconds())
 	return o, nil
 }
 
