@@ -83,11 +83,11 @@ func wanted(ctx context.Context, place string, say func(string)) (name string, e
 // candidates are the packages' versions that apt would install.
 func candidates(ctx context.Context) ([]string, error) {
 	out, err := exec.CommandContext(ctx, "apt-cache", append([]string{"show", "--no-all-versions"}, packages...)...).Output()
-	versions, parseErr := parseShow(string(out))
-	if parseErr != nil {
-		return nil, errors.Join(parseErr, err)
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) { // that it knows none is told by what is missing
+		return nil, err
 	}
-	return versions, nil
+	return parseShow(string(out))
 }
 
 // parseShow reads apt-cache show: the version of each of the packages, in their order.
