@@ -68,7 +68,12 @@ func run(ctx context.Context, o *options) (err error) {
 	}
 	defer func() { err = errors.Join(err, stop()) }()
 	start := time.Now()
-	rep := newReport(r)
+	versions, _ := root.Versions() // for people; the outcomes count
+	if versions == nil {
+		versions = map[string]string{}
+	}
+	versions["piglit"], versions["waffle"] = r.piglit.Version, r.piglit.Waffle
+	rep := newReport(versions, o.limit, o.list == "")
 	for _, group := range groups {
 		steps.Step("%s: %d tests on each", group[0].Group, len(group))
 		for _, test := range group {
