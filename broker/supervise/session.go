@@ -23,6 +23,7 @@ type session struct {
 
 	w     *worker
 	inner *vhostuser.Conn // to w
+	over  bool            // w has said that it let go of inner
 }
 
 // maxTries is how many workers may die of one message.
@@ -167,6 +168,7 @@ func (s *session) call(ctx context.Context, request, flags uint32, payload []byt
 func (s *session) lost(ctx context.Context) error {
 	select {
 	case why := <-s.w.ended[s.name]:
+		s.over = true
 		if why == "" {
 			return errEnded
 		}
@@ -209,6 +211,7 @@ func (s *session) introduce(ctx context.Context) error {
 	if s.inner, err = vhostuser.FromFD(dmabuf.NewFD(fds[0], "worker's back-end")); err != nil {
 		return err
 	}
+	s.over = false
 	slots := s.journal.slots()
 	if err := s.w.pass(s.name, theirs, len(slots)); err != nil {
 		<-s.w.done // it is dying
@@ -241,6 +244,9 @@ func (s *session) leave() {
 		return
 	}
 	s.disconnect()
+	if s.over {
+		return
+	}
 	select {
 	case <-s.w.ended[s.name]:
 	case <-s.w.done:

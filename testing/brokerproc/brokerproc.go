@@ -122,8 +122,11 @@ func (b *Broker) Alive() bool {
 
 // Kill ends it at once, as a crash does. Stop is not needed afterwards.
 func (b *Broker) Kill() {
-	if pid := b.Program(); pid != 0 {
-		_ = syscall.Kill(pid, syscall.SIGKILL) // a sandbox around it then ends by itself
+	// The worker first: without its supervisor it would end in good order.
+	for _, pid := range []int{b.PID(), b.Program()} {
+		if pid != 0 {
+			_ = syscall.Kill(pid, syscall.SIGKILL) // a sandbox around it then ends by itself
+		}
 	}
 	b.kill()
 }
