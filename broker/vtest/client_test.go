@@ -370,6 +370,9 @@ func TestBusyWait(t *testing.T) {
 	}
 	// A client that leaves while it waits.
 	r.must(a.Submit(make([]byte, 4)))
+	if !must(a.Busy(res.Handle, false))(t) { // now its fence is there to be signalled
+		t.Error("not busy with the second fence")
+	}
 	r.must(a.Send(vtesttest.AppendBusyWait(nil, 0, 1)))
 	_ = must(b.Busy(0, true))(t)
 	r.must(a.Close())
