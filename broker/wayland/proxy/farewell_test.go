@@ -68,6 +68,9 @@ func TestReasons(t *testing.T) {
 	served := connect(t, p)
 	turned := proxytest.Dial(t, p, proxytest.Options{Dialect: perBuffer})
 	lost := proxytest.Dial(t, newProxy(t, nil, proxy.Config{Display: "/nowhere/wayland-0"}), proxytest.Options{Dialect: perBuffer})
+	if turned.Wait() == nil { // before there is room for it
+		t.Fatal("a client too many is served")
+	}
 	comp.Kill()
 	for want, c := range map[string]*proxytest.Client{"clients 2, limit 1": turned, "/nowhere/wayland-0": lost, "closed the connection": served} {
 		if c.Wait() == nil || c.Sync() {
