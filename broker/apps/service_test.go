@@ -403,6 +403,8 @@ func TestClose(t *testing.T) {
 	for name, open := range dial {
 		conns[name] = client(t, open(), "")
 		_ = open() // says nothing
+		// One that is still in its handshake hears nothing.
+		eventually(t, name, func() bool { return s.Status().Transports[name].Clients == 1 })
 	}
 	s.Close()
 	for name, c := range conns {

@@ -3,6 +3,7 @@ package qemudisplay_test
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -137,9 +138,16 @@ func whole(b *dmabuf.Buffer) display.Rect { return display.Rect{W: b.Width, H: b
 // want compares what a head shows with a part of a picture.
 func (r *rig) want(head int, b *dmabuf.Buffer, src display.Rect) {
 	r.t.Helper()
+	if why := r.differs(head, b, src); why != "" {
+		r.t.Fatal(why)
+	}
+}
+
+// differs says how what a head shows is not that part of a picture; empty if it is.
+func (r *rig) differs(head int, b *dmabuf.Buffer, src display.Rect) string {
 	s := r.q.Scanout(head)
-	if s.W != src.W || s.H != src.H {
-		r.t.Fatalf("head %d shows %dx%d, want %dx%d", head, s.W, s.H, src.W, src.H)
+	if s.W != src.W || s.H != src.H || s.DMABuf {
+		return fmt.Sprintf("head %d shows %dx%d, dma-buf %t, want %dx%d", head, s.W, s.H, s.DMABuf, src.W, src.H)
 	}
 	for y := range src.H {
 		row := src.Y + y
@@ -148,9 +156,10 @@ func (r *rig) want(head int, b *dmabuf.Buffer, src display.Rect) {
 		}
 		p := b.Mem[row*b.Planes[0].Stride+src.X*4:][:src.W*4]
 		if got := s.Pixels[y*src.W*4:][:src.W*4]; !bytes.Equal(got, p) {
-			r.t.Fatalf("head %d row %d: % x…, want % x…", head, y, got[:8], p[:8])
+			return fmt.Sprintf("head %d row %d: % x…, want % x…", head, y, got[:8], p[:8])
 		}
 	}
+	return ""
 }
 
 func (r *rig) updates(n int) {

@@ -211,6 +211,7 @@ func (q *QEMU) Scanout(head int) Scanout {
 	s := &q.heads[head]
 	out := s.Scanout
 	if s.shown && !s.gl {
+		out.DMABuf = false // it is behind the surface
 		out.W, out.H = s.dsW, s.dsH
 		out.Pixels = append([]byte(nil), s.ds...)
 	}
