@@ -19,7 +19,7 @@ func (b *Broker) Program() int {
 		if called(pid, name) {
 			return pid
 		}
-		kids := children(pid)
+		kids := Children(pid)
 		if len(kids) == 0 {
 			return 0
 		}
@@ -34,7 +34,7 @@ func (b *Broker) Worker() int {
 	if pid == 0 {
 		return 0
 	}
-	for _, kid := range children(pid) {
+	for _, kid := range Children(pid) {
 		if called(kid, name) {
 			return kid
 		}
@@ -76,8 +76,8 @@ func called(pid int, name string) bool {
 	return strings.TrimSpace(string(comm)) == name
 }
 
-// children lists the processes that the process' threads have started.
-func children(pid int) (out []int) {
+// Children lists the processes that the process' threads have started.
+func Children(pid int) (out []int) {
 	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid)) // the pattern is right
 	for _, list := range lists {
 		kids, _ := os.ReadFile(list) // a thread that ended has none

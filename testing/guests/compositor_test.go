@@ -61,7 +61,7 @@ func TestCompositorLife(t *testing.T) {
 	})
 	t.Run("still picture", func(t *testing.T) {
 		// What does not change comes back too, without a word from the guest.
-		check(t, r.vm, lab.StopKmscube+paintServer)
+		check(t, r.vm, lab.EndKmscube+paintServer)
 		paint(t, r.vm, "cursor 400 300 0 0")
 		want := withCursor(painted(screenW, screenH), 400, 300)
 		showsEventually(t, "before the restart", r.shoot(t), want, blended)

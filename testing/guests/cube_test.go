@@ -7,7 +7,7 @@ import (
 	"github.com/gpubroker/gpubroker/testing/lab"
 )
 
-// startCube runs kmscube until the driver goes or lab.StopKmscube.
+// startCube runs kmscube until the driver goes or lab.EndKmscube.
 var startCube = loadDriver + lab.StartKmscube("/dev/dri/card0")
 
 // cubeTime is what kmscube may take to show itself under emulation.

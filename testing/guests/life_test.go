@@ -37,7 +37,7 @@ func TestStopAndReload(t *testing.T) {
 	r := machine(t)
 
 	t.Run("stop and cont", func(t *testing.T) {
-		check(t, r.vm, startCube+lab.StopKmscube) // whatever stays after a first run
+		check(t, r.vm, startCube+lab.EndKmscube) // whatever stays after a first run
 		before := r.footprint()
 		check(t, r.vm, startCube)
 		r.turns(t, 10)
@@ -55,7 +55,7 @@ func TestStopAndReload(t *testing.T) {
 			qmp(t, r.vm, "cont", nil)
 			r.turns(t, 5)
 		}
-		check(t, r.vm, lab.StopKmscube)
+		check(t, r.vm, lab.EndKmscube)
 		r.settlesAt(t, "stop and cont", before)
 		r.checkGrowth(t, "stop and cont", half, r.footprint())
 	})
@@ -121,7 +121,7 @@ func (r *rig) everyEvent(t *testing.T) {
 	qmp(t, r.vm, "stop", nil)
 	qmp(t, r.vm, "cont", nil)
 	r.turns(t, 5)
-	check(t, r.vm, lab.StopKmscube+unloadDriver+startCube)
+	check(t, r.vm, lab.EndKmscube+unloadDriver+startCube)
 	r.turns(t, 5)
 	qmp(t, r.vm, "system_reset", nil)
 	if err := r.vm.WaitBoot(t.Context(), 2); err != nil {

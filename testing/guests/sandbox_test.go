@@ -32,7 +32,7 @@ func TestSandbox(t *testing.T) {
 	check(t, r.vm, startCube)
 	r.turns(t, 10)
 	r.confined(t)
-	check(t, r.vm, lab.StopKmscube+"/lab/share/guestpaint fb")
+	check(t, r.vm, lab.EndKmscube+"/lab/share/guestpaint fb")
 	showsEventually(t, "frame buffer", r.shoot(t), painted(screenW, screenH), exact)
 	r.noErrors(t)
 

@@ -16,6 +16,11 @@ echo $! > /tmp/kmscube.pid
 `, node, KmscubeLog)
 }
 
+// EndKmscube is a script that ends it as a user does, and waits until it has ended.
+const EndKmscube = `kill $(cat /tmp/kmscube.pid); while kill -0 $(cat /tmp/kmscube.pid) 2>/dev/null; do sleep 0.05; done
+rm -f /tmp/kmscube.pid
+`
+
 // StopKmscube is a script that ends it, whatever it is in, and gives the screen back.
 const StopKmscube = `kill $(cat /tmp/kmscube.pid) || true
 for i in $(seq 100); do kill -0 $(cat /tmp/kmscube.pid) 2>/dev/null || break; sleep 0.1; done

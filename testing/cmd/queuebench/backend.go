@@ -15,6 +15,7 @@ import (
 
 	"github.com/gpubroker/gpubroker/broker/vhostuser/vhostusertest"
 	"github.com/gpubroker/gpubroker/dmabuf"
+	"github.com/gpubroker/gpubroker/testing/brokerproc"
 	"github.com/gpubroker/gpubroker/testing/lab"
 )
 
@@ -154,17 +155,8 @@ func (p *process) PID() int {
 
 // all are the program's own processes: gpubroker's are two, the supervisor and its worker.
 func (p *process) all() []int {
-	pids := []int{p.PID()}
-	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pids[0]))
-	for _, list := range lists {
-		kids, _ := os.ReadFile(list) // a thread that ended has none
-		for _, kid := range strings.Fields(string(kids)) {
-			if pid, err := strconv.Atoi(kid); err == nil {
-				pids = append(pids, pid)
-			}
-		}
-	}
-	return pids
+	pid := p.PID()
+	return append([]int{pid}, brokerproc.Children(pid)...)
 }
 
 // cpu is the time that its threads have run.
