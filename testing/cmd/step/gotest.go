@@ -17,6 +17,8 @@ type event struct {
 	Package string
 	Test    string
 	Output  string
+
+	ImportPath string // of build-output, in Package's place
 }
 
 // withJSON adds -json to a go test command, which implies -v.
@@ -46,6 +48,7 @@ func (s *Step) runTests(cmd *exec.Cmd, w io.Writer) error {
 // they are.
 func (s *Step) readEvents(r io.Reader, w io.Writer) {
 	packages := map[string]bool{}
+	said := tails{}
 	lines := bufio.NewReader(r)
 	for {
 		line, err := lines.ReadString('\n')
@@ -54,6 +57,7 @@ func (s *Step) readEvents(r io.Reader, w io.Writer) {
 			if json.Unmarshal([]byte(line), &e) != nil || e.Action == "" {
 				fmt.Fprint(w, line)
 			} else {
+				said.add(e)
 				s.event(e, packages, w)
 			}
 		}
@@ -62,6 +66,7 @@ func (s *Step) readEvents(r io.Reader, w io.Writer) {
 		}
 	}
 	s.Packages = len(packages)
+	s.failures = said.of(s.Failed)
 }
 
 func (s *Step) event(e event, packages map[string]bool, w io.Writer) {

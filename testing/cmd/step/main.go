@@ -6,7 +6,8 @@
 //	step -report out/test/report.json -summary
 //
 // With -test the command is a `go test`: step runs it verbosely, counts the tests
-// and names the skipped and failed ones in the report.
+// and names the skipped and failed ones in the report. What the failed ones said last
+// is printed once more at the end: of a long log often only the end is kept.
 package main
 
 import (
@@ -65,6 +66,7 @@ func run(w io.Writer, path string, isTest, summary bool, args []string) (int, er
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
 		code = max(exit.ExitCode(), 1)
+		printFailures(w, step.failures)
 		fmt.Fprintf(w, "== %s failed with code %d after %.0f s\n", name, code, step.Seconds)
 		err = nil
 	}

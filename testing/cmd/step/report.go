@@ -26,6 +26,8 @@ type Step struct {
 	Failed     []string           `json:"failed,omitempty"`
 	Skipped    []string           `json:"skipped,omitempty"`
 	Benchmarks map[string]Metrics `json:"benchmarks,omitempty"`
+
+	failures []failure
 }
 
 // Metrics are a benchmark's numbers by unit: "ns/op", "allocs/op".

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -8,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
 func TestReadEvents(t *testing.T) {
@@ -35,11 +37,44 @@ func TestReadEvents(t *testing.T) {
 		Skipped:    []string{"m/a.TestY"},
 		Benchmarks: map[string]Metrics{"m/a.BenchmarkZ": {"ns/op": 12.5, "B/op": 0, "allocs/op": 3}},
 	}
-	if d := cmp.Diff(want, step); d != "" {
+	if d := cmp.Diff(want, step, cmpopts.IgnoreUnexported(Step{})); d != "" {
 		t.Error(d)
 	}
 	if got := out.String(); !strings.HasPrefix(got, "--- PASS: TestX") || !strings.HasSuffix(got, "not an event") {
 		t.Errorf("printed %q", got)
+	}
+}
+
+// What failed is said again at the end, once: by the innermost test.
+func TestFailuresLast(t *testing.T) {
+	var in []string
+	for i := range tailLines + 3 {
+		in = append(in, fmt.Sprintf(`{"Action":"output","Package":"m/a","Test":"TestX/sub","Output":"line %d\n"}`, i))
+	}
+	in = append(in,
+		`{"Action":"output","Package":"m/a","Test":"TestFine","Output":"fine\n"}`,
+		`{"Action":"pass","Package":"m/a","Test":"TestFine"}`,
+		`{"Action":"fail","Package":"m/a","Test":"TestX/sub"}`,
+		`{"Action":"output","Package":"m/a","Test":"TestX","Output":"--- FAIL: TestX (0.00s)\n"}`,
+		`{"Action":"fail","Package":"m/a","Test":"TestX"}`,
+		`{"Action":"output","Package":"m/a","Output":"FAIL\n"}`,
+		`{"Action":"fail","Package":"m/a"}`,
+		`{"Action":"output","Package":"m","Output":"left open: 3 descriptors\n"}`,
+		`{"Action":"fail","Package":"m"}`,
+		`{"ImportPath":"m/c [m/c.test]","Action":"build-output","Output":"c.go:1: undefined: x\n"}`,
+		`{"Action":"fail","Package":"m/c"}`,
+	)
+	var step Step
+	step.readEvents(strings.NewReader(strings.Join(in, "\n")), io.Discard)
+	var out strings.Builder
+	printFailures(&out, step.failures)
+	want := "== failed: m/a.TestX/sub\n"
+	for i := 3; i < tailLines+3; i++ {
+		want += fmt.Sprintf("    line %d\n", i)
+	}
+	want += "== failed: m\n    left open: 3 descriptors\n== failed: m/c\n    c.go:1: undefined: x\n"
+	if d := cmp.Diff(want, out.String()); d != "" {
+		t.Error(d)
 	}
 }
 
