@@ -3,9 +3,9 @@ package brokerproc
 import (
 	"fmt"
 	"os"
-	"path/filepath"
-	"strconv"
 	"strings"
+
+	"github.com/gpubroker/gpubroker/testing/lab"
 )
 
 // name is what the kernel calls the program's processes.
@@ -19,7 +19,7 @@ func (b *Broker) Program() int {
 		if called(pid, name) {
 			return pid
 		}
-		kids := Children(pid)
+		kids := lab.Children(pid)
 		if len(kids) == 0 {
 			return 0
 		}
@@ -34,7 +34,7 @@ func (b *Broker) Worker() int {
 	if pid == 0 {
 		return 0
 	}
-	for _, kid := range Children(pid) {
+	for _, kid := range lab.Children(pid) {
 		if called(kid, name) {
 			return kid
 		}
@@ -74,18 +74,4 @@ func OpenFDs(pid int) (int, error) {
 func called(pid int, name string) bool {
 	comm, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)) // it may have ended
 	return strings.TrimSpace(string(comm)) == name
-}
-
-// Children lists the processes that the process' threads have started.
-func Children(pid int) (out []int) {
-	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid)) // the pattern is right
-	for _, list := range lists {
-		kids, _ := os.ReadFile(list) // a thread that ended has none
-		for _, kid := range strings.Fields(string(kids)) {
-			if n, err := strconv.Atoi(kid); err == nil {
-				out = append(out, n)
-			}
-		}
-	}
-	return out
 }

@@ -6,7 +6,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 )
@@ -56,13 +55,10 @@ func (p *process) innerPID() (int, error) {
 		if strings.TrimSpace(string(name)) == filepath.Base(p.name) {
 			return pid, nil
 		}
-		children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
-		if err != nil {
-			return 0, fmt.Errorf("%s: %w", p.name, err)
-		}
-		first, _, _ := strings.Cut(string(children), " ")
-		if pid, err = strconv.Atoi(first); err != nil {
+		kids := Children(pid)
+		if len(kids) == 0 {
 			return 0, fmt.Errorf("%s: no such process below %d", p.name, p.cmd.Process.Pid)
 		}
+		pid = kids[0]
 	}
 }

@@ -1,13 +1,10 @@
 package linkbench
 
 import (
-	"errors"
 	"fmt"
-	"os"
-	"strconv"
-	"strings"
 	"time"
 
+	"github.com/gpubroker/gpubroker/testing/lab"
 	"golang.org/x/sys/unix"
 )
 
@@ -21,11 +18,7 @@ func cpuTime(roots ...int) (time.Duration, error) {
 			return 0, fmt.Errorf("CPU time of process %d: %w", pid, err)
 		}
 		sum += t
-		kids, err := children(pid)
-		if err != nil {
-			return 0, err
-		}
-		more, err := cpuTime(kids...)
+		more, err := cpuTime(lab.Children(pid)...)
 		if err != nil {
 			return 0, err
 		}
@@ -43,30 +36,4 @@ func clockOf(pid int) (time.Duration, error) {
 		return 0, err
 	}
 	return time.Duration(t.Nano()), nil
-}
-
-// children returns the processes that a process' threads started.
-func children(pid int) ([]int, error) {
-	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
-	if err != nil {
-		return nil, err
-	}
-	var out []int
-	for _, task := range tasks {
-		list, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/children", pid, task.Name()))
-		if errors.Is(err, os.ErrNotExist) {
-			continue // the thread has ended
-		}
-		if err != nil {
-			return nil, err
-		}
-		for _, f := range strings.Fields(string(list)) {
-			n, err := strconv.Atoi(f)
-			if err != nil {
-				return nil, err
-			}
-			out = append(out, n)
-		}
-	}
-	return out, nil
 }

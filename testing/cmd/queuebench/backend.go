@@ -15,7 +15,6 @@ import (
 
 	"github.com/gpubroker/gpubroker/broker/vhostuser/vhostusertest"
 	"github.com/gpubroker/gpubroker/dmabuf"
-	"github.com/gpubroker/gpubroker/testing/brokerproc"
 	"github.com/gpubroker/gpubroker/testing/lab"
 )
 
@@ -156,7 +155,7 @@ func (p *process) PID() int {
 // all are the program's own processes: gpubroker's are two, the supervisor and its worker.
 func (p *process) all() []int {
 	pid := p.PID()
-	return append([]int{pid}, brokerproc.Children(pid)...)
+	return append([]int{pid}, lab.Children(pid)...)
 }
 
 // cpu is the time that its threads have run.
