@@ -233,7 +233,7 @@ func TestTokens(t *testing.T) {
 
 func TestClientLimit(t *testing.T) {
 	path := socketPath(t)
-	s := start(t, Config{Handler: handlerFunc(discard), Socket: path, Limits: Limits{Clients: 2, Handshake: 200 * time.Millisecond}})
+	s := start(t, Config{Handler: handlerFunc(discard), Socket: path, Limits: Limits{Clients: 2, Handshake: time.Second}})
 	client(t, dialUnix(t, path), "")
 	second := client(t, dialUnix(t, path), "")
 	if err := refusal(t, path, ""); err == nil || !strings.Contains(err.Error(), "too many clients: 2") {

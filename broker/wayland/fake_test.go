@@ -1,6 +1,7 @@
 package wayland_test
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -150,15 +151,17 @@ func TestFrozen(t *testing.T) {
 	c.WaitFrames(t, 1)
 	c.Freeze()
 	const frames = 20000
-	worst := time.Duration(0)
+	var took []time.Duration
 	for i := range frames {
 		start := time.Now()
 		s.Present(frameOf(b[i%4]))
 		s.MoveCursor(0, int32(i), 3)
-		worst = max(worst, time.Since(start))
+		took = append(took, time.Since(start))
 	}
-	if worst > 100*time.Millisecond {
-		t.Errorf("a Present took %v", worst)
+	// A busy machine may stop this thread now and then, but not often.
+	slices.Sort(took)
+	if d := took[frames-4]; d > 100*time.Millisecond {
+		t.Errorf("the four longest of %d Presents took %v", frames, took[frames-4:])
 	}
 	c.Thaw()
 	waylandtest.Eventually(t, "the newest frame", func() bool {
