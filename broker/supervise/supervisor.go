@@ -30,7 +30,7 @@ type Config struct {
 	// Command makes the command that runs a worker. It gets the socket for keep.Adopt
 	// as descriptor 3, before its own extra files, which are closed when it runs.
 	Command func() *exec.Cmd
-	// Watchdog is how long one command may take; 0: for ever.
+	// Watchdog is how long one command may wait; it may compute ten times as long. 0: for ever.
 	Watchdog time.Duration
 	// Quarantine is how many deaths within QuarantineTime turn 3D off for a VM; 0: none.
 	Quarantine int

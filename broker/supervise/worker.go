@@ -150,33 +150,6 @@ func (w *worker) pass(name keep.Role, fd *dmabuf.FD, resume int) error {
 	return w.sock.Send(&keep.Message{Op: keep.OpConn, Key: string(name), Value: strconv.AppendInt(nil, int64(resume), 10), FDs: []*dmabuf.FD{fd}})
 }
 
-// watch kills the worker if its render thread does not come around.
-func (s *Supervisor) watch(w *worker, stop <-chan struct{}) {
-	if s.cfg.Watchdog <= 0 {
-		return
-	}
-	tick := time.NewTicker(max(s.cfg.Watchdog/8, 10*time.Millisecond))
-	defer tick.Stop()
-	last, since := s.page.Doing(), time.Now()
-	for {
-		select {
-		case <-stop:
-			return
-		case <-tick.C:
-		}
-		now := s.page.Doing()
-		if now.Idle || now.Beat != last.Beat || now.Beat == 0 {
-			last, since = now, time.Now()
-			continue
-		}
-		if time.Since(since) > s.cfg.Watchdog {
-			w.hung.Store(true)
-			_ = w.cmd.Process.Kill()
-			return
-		}
-	}
-}
-
 // stopTime is what a worker gets to end in good order.
 const stopTime = 10 * time.Second
 

@@ -38,7 +38,7 @@ func (o *superviseOptions) register(f *pflag.FlagSet) {
 	flag := f.Lookup("supervise")
 	o.asked = func() bool { return flag.Changed }
 	f.BoolVar(&o.sandbox, "sandbox", false, "with --supervise: take from that process files, programs and networks that it does not need (landlock, seccomp)")
-	f.DurationVar(&o.watchdog, "watchdog", 30*time.Second, "with --supervise: `TIME` after which one command that does not end ends the process (0: never)")
+	f.DurationVar(&o.watchdog, "watchdog", 30*time.Second, "with --supervise: `TIME` after which one command that does not end ends the process, ten times as long if it computes (0: never)")
 	f.IntVar(&o.quarantine, "quarantine", 3, "with --supervise: `N` deaths within a minute turn 3D off for a VM, as many again drop it (0: never)")
 	f.IntVar(&o.worker, "worker-fd", -1, "be a supervisor's worker")
 	f.IntVar(&o.connector, "connector-fd", -1, "the supervisor's connector")
