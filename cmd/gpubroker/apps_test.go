@@ -12,6 +12,7 @@ import (
 	"github.com/gpubroker/gpubroker/broker/vhostuser/vhostusertest"
 	"github.com/gpubroker/gpubroker/broker/virtiogpu"
 	"github.com/gpubroker/gpubroker/testing/fakeguest"
+	"github.com/gpubroker/gpubroker/testing/lab"
 )
 
 // TestApps: a VM without a screen has two devices of one process; the second takes
@@ -27,7 +28,7 @@ func TestApps(t *testing.T) {
 		t.Fatal(err)
 	}
 	for end := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		if _, err := os.Stat(control); err == nil {
+		if lab.Listening(control) {
 			break
 		}
 		if time.Now().After(end) {

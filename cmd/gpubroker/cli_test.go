@@ -18,6 +18,7 @@ import (
 	"github.com/gpubroker/gpubroker/dmabuf"
 	"github.com/gpubroker/gpubroker/dmabuf/fdtest"
 	"github.com/gpubroker/gpubroker/testing/fakeguest"
+	"github.com/gpubroker/gpubroker/testing/lab"
 )
 
 // TestMain is gpubroker itself when a test runs its own binary as one.
@@ -236,7 +237,7 @@ func TestSocketPath(t *testing.T) {
 		}
 		end := time.Now().Add(30 * time.Second)
 		for {
-			if _, err := os.Stat(control); err == nil {
+			if lab.Listening(control) {
 				break
 			}
 			if time.Now().After(end) {

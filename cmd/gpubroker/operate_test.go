@@ -21,6 +21,7 @@ import (
 	"github.com/gpubroker/gpubroker/broker/virtiogpu"
 	"github.com/gpubroker/gpubroker/testing/fakeguest"
 	"github.com/gpubroker/gpubroker/testing/golden"
+	"github.com/gpubroker/gpubroker/testing/lab"
 	"github.com/gpubroker/gpubroker/virgl"
 	"github.com/gpubroker/gpubroker/virgl/virglcmd"
 )
@@ -53,7 +54,7 @@ func serveProgram(t *testing.T, args ...string) *served {
 		}
 	})
 	for end := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		if _, err := os.Stat(s.control); err == nil {
+		if lab.Listening(s.control) {
 			break
 		}
 		if time.Now().After(end) {

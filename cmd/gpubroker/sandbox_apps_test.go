@@ -15,6 +15,7 @@ import (
 	"github.com/gpubroker/gpubroker/broker/wayland/proto"
 	"github.com/gpubroker/gpubroker/broker/wayland/waylandtest"
 	"github.com/gpubroker/gpubroker/broker/wayland/wire"
+	"github.com/gpubroker/gpubroker/testing/lab"
 )
 
 // TestSandboxApps: a guest's program reaches the compositor through a worker in a sandbox,
@@ -39,20 +40,20 @@ func TestSandboxApps(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	exists := func(path string) func() bool { return func() bool { _, err := os.Stat(path); return err == nil } }
-	waylandtest.Eventually(t, "the socket for guests", exists(at("a")))
+	waylandtest.Eventually(t, "the socket for guests", func() bool { return lab.Listening(at("a")) })
 	inside := exec.Command(guest, "serve", "--transport", "unix:"+at("a"), "--display", at("display"))
 	inside.Stdout, inside.Stderr = log, log
 	if err := inside.Start(); err != nil {
 		t.Fatal(err)
 	}
-	waylandtest.Eventually(t, "the guest's display", exists(at("display")))
 	for range 2 { // the second by the context that is there
 		globals := 0
-		conn, err := wire.Dial(at("display"))
-		if err != nil {
-			t.Fatal(err)
-		}
+		var conn *wire.Conn
+		waylandtest.Eventually(t, "the guest's display", func() bool {
+			var err error
+			conn, err = wire.Dial(at("display"))
+			return err == nil
+		})
 		proto.WlDisplay(wire.DisplayID).GetRegistry(&conn.Out, 2)
 		if err := conn.Flush(); err != nil {
 			t.Fatal(err)

@@ -91,7 +91,7 @@ func Start(ctx context.Context, root *lab.Root, o Options) (*Broker, error) {
 	}()
 	end := time.Now().Add(startTimeout)
 	for {
-		if _, err := os.Stat(b.Control); err == nil {
+		if lab.Listening(b.Control) {
 			return b, nil
 		}
 		select {

@@ -106,7 +106,7 @@ func (u *Near) startGuest(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
 	for {
-		if _, err := os.Stat(u.display()); err == nil {
+		if lab.Listening(u.display()) {
 			return nil
 		}
 		if err := alive(ctx, u.guest); err != nil {

@@ -66,7 +66,7 @@ func (c *Compositor) findSocket() bool {
 	found, _ := filepath.Glob(filepath.Join(c.RuntimeDir, "wayland-*.lock"))
 	for _, lock := range found {
 		socket := strings.TrimSuffix(lock, ".lock")
-		if info, err := os.Stat(socket); err == nil && info.Mode().Type() == os.ModeSocket {
+		if Listening(socket) {
 			c.Display = filepath.Base(socket)
 			return true
 		}

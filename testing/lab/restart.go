@@ -3,7 +3,6 @@ package lab
 import (
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -25,14 +24,7 @@ func (c *Compositor) Restart(ctx context.Context) error {
 	c.proc = proc
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	return proc.waitFor(ctx, "restart", func() bool {
-		conn, err := net.Dial("unix", c.Socket())
-		if err != nil {
-			return false
-		}
-		_ = conn.Close()
-		return true
-	})
+	return proc.waitFor(ctx, "restart", func() bool { return Listening(c.Socket()) })
 }
 
 // Signal sends a signal to the compositor itself, not to the sandbox around it.
