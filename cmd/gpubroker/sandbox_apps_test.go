@@ -40,12 +40,14 @@ func TestSandboxApps(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = cmd.Process.Kill() }) // if the test failed before their end
 	waylandtest.Eventually(t, "the socket for guests", func() bool { return lab.Listening(at("a")) })
 	inside := exec.Command(guest, "serve", "--transport", "unix:"+at("a"), "--display", at("display"))
 	inside.Stdout, inside.Stderr = log, log
 	if err := inside.Start(); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = inside.Process.Kill() })
 	for range 2 { // the second by the context that is there
 		globals := 0
 		var conn *wire.Conn
