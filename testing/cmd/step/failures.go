@@ -9,19 +9,20 @@ import (
 
 // Of a failure this much is said again, of all together failuresMax lines.
 const (
-	tailLines   = 12
+	headLines   = 6 // what went wrong first
+	tailLines   = 6
 	tailBytes   = 300 // of a line
 	failuresMax = 60
 )
 
 // failure is a failed test, or a package without a failed test (it did not build,
-// or its TestMain failed), with the last lines that it printed.
+// or its TestMain failed), with the first and the last lines that it printed.
 type failure struct {
-	Name string
-	Tail []string
+	Name  string
+	Lines []string
 }
 
-// tails keeps the last lines that each test printed, until it has passed.
+// tails keeps the first and the last lines that each test printed, until it has passed.
 type tails map[string][]string
 
 func (t tails) add(e event) {
@@ -44,7 +45,10 @@ func (t tails) add(e event) {
 			line = strings.ToValidUTF8(line[:tailBytes], "") + "…"
 		}
 		lines := append(t[name], line)
-		t[name] = slices.Clone(lines[max(0, len(lines)-tailLines):])
+		if len(lines) > headLines+tailLines {
+			lines = slices.Delete(lines, headLines, headLines+1)
+		}
+		t[name] = lines
 	}
 }
 
@@ -69,7 +73,7 @@ func printFailures(w io.Writer, failures []failure) {
 	var lines []string
 	for _, f := range failures {
 		lines = append(lines, "== failed: "+f.Name)
-		for _, line := range f.Tail {
+		for _, line := range f.Lines {
 			lines = append(lines, "    "+line)
 		}
 	}

@@ -6,8 +6,8 @@
 //	step -report out/test/report.json -summary
 //
 // With -test the command is a `go test`: step runs it verbosely, counts the tests
-// and names the skipped and failed ones in the report. What the failed ones said last
-// is printed once more at the end: of a long log often only the end is kept.
+// and names the skipped and failed ones in the report. Some of what the failed ones
+// said is printed once more at the end: of a long log often only the end is kept.
 package main
 
 import (

@@ -48,7 +48,7 @@ func TestReadEvents(t *testing.T) {
 // What failed is said again at the end, once: by the innermost test.
 func TestFailuresLast(t *testing.T) {
 	var in []string
-	for i := range tailLines + 3 {
+	for i := range headLines + tailLines + 3 {
 		in = append(in, fmt.Sprintf(`{"Action":"output","Package":"m/a","Test":"TestX/sub","Output":"line %d\n"}`, i))
 	}
 	in = append(in,
@@ -69,8 +69,10 @@ func TestFailuresLast(t *testing.T) {
 	var out strings.Builder
 	printFailures(&out, step.failures)
 	want := "== failed: m/a.TestX/sub\n"
-	for i := 3; i < tailLines+3; i++ {
-		want += fmt.Sprintf("    line %d\n", i)
+	for i := range headLines + tailLines + 3 {
+		if i < headLines || i >= headLines+3 {
+			want += fmt.Sprintf("    line %d\n", i)
+		}
 	}
 	want += "== failed: m\n    left open: 3 descriptors\n== failed: m/c\n    c.go:1: undefined: x\n"
 	if d := cmp.Diff(want, out.String()); d != "" {
