@@ -1,7 +1,6 @@
 package wayland_test
 
 import (
-	"slices"
 	"testing"
 	"time"
 
@@ -151,17 +150,15 @@ func TestFrozen(t *testing.T) {
 	c.WaitFrames(t, 1)
 	c.Freeze()
 	const frames = 20000
-	var took []time.Duration
+	worst := time.Duration(0)
 	for i := range frames {
 		start := time.Now()
 		s.Present(frameOf(b[i%4]))
 		s.MoveCursor(0, int32(i), 3)
-		took = append(took, time.Since(start))
+		worst = max(worst, time.Since(start))
 	}
-	// A busy machine may stop this thread now and then, but not often.
-	slices.Sort(took)
-	if d := took[frames-4]; d > 100*time.Millisecond {
-		t.Errorf("the four longest of %d Presents took %v", frames, took[frames-4:])
+	if worst > 100*time.Millisecond {
+		t.Errorf("a Present took %v", worst)
 	}
 	c.Thaw()
 	waylandtest.Eventually(t, "the newest frame", func() bool {
