@@ -15,6 +15,7 @@ import (
 	"github.com/gpubroker/gpubroker/broker/display"
 	"github.com/gpubroker/gpubroker/broker/virtiogpu"
 	"github.com/gpubroker/gpubroker/broker/wayland/proxy"
+	"github.com/gpubroker/gpubroker/broker/wayland/proxy/proxytest"
 	"github.com/gpubroker/gpubroker/dmabuf"
 	"github.com/gpubroker/gpubroker/shmfallback"
 	"github.com/gpubroker/gpubroker/testing/fakeguest"
@@ -99,7 +100,7 @@ func TestCrossTalk(t *testing.T) {
 	} {
 		r.ok(cmd)
 	}
-	c := recvChunk(t, g)
+	c := proxytest.Recv(t, g)
 	if string(c.Data) != "hello" || len(c.Items) != 1 || c.Items[0].Kind != proxy.ItemResource || c.Items[0].Resource != 7 {
 		t.Fatalf("%q, %+v", c.Data, c.Items)
 	}
@@ -166,7 +167,7 @@ func TestCrossImage(t *testing.T) {
 		}
 	}
 	r.ok(submit(ctxHdr(crossCtx), send("two", crossdomain.IDBlob, 40, 41)))
-	c := recvChunk(t, g)
+	c := proxytest.Recv(t, g)
 	for n, it := range c.Items {
 		res, err := r.names().Open(t.Context(), proxy.Owner{Ctx: crossCtx}, proxy.DeviceGPU, it.Resource)
 		if err != nil {

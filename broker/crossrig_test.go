@@ -132,14 +132,3 @@ func (r *appsRig) pending(op *fakeguest.Op) {
 		r.t.Fatalf("completed: %v, %v", done, err)
 	}
 }
-
-func recvChunk(t testing.TB, g proxy.Guest) proxy.Chunk {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
-	c, err := g.Recv(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
-}

@@ -2,7 +2,6 @@ package crossdomain
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -11,20 +10,9 @@ import (
 	"time"
 
 	"github.com/gpubroker/gpubroker/broker/wayland/proxy"
+	"github.com/gpubroker/gpubroker/broker/wayland/proxy/proxytest"
 	"github.com/gpubroker/gpubroker/dmabuf"
 )
-
-// recv takes the next chunk of the guest's.
-func recv(t testing.TB, g proxy.Guest) proxy.Chunk {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
-	c, err := g.Recv(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
-}
 
 // TestInitForms: INIT in each of its sizes connects; the oldest form has one ring.
 func TestInitForms(t *testing.T) {
@@ -130,7 +118,7 @@ func TestMalformed(t *testing.T) {
 	r.refuse(ErrRefused, cmd(0, 16))
 	// A bad command after a good one: the good one counts.
 	r.refuse(ErrMalformed, sendCmd(MaxIDs, []byte("good")), []byte{4, 0, 0, 0, 0, 0, 0, 0})
-	if got := recv(t, g); string(got.Data) != "good" {
+	if got := proxytest.Recv(t, g); string(got.Data) != "good" {
 		t.Errorf("%q", got.Data)
 	}
 }
@@ -178,7 +166,7 @@ func TestLastWords(t *testing.T) {
 	g := r.wayland()
 	r.submit(sendCmd(MaxIDs, []byte("last words")))
 	r.c.Close(false)
-	if c := recv(t, g); string(c.Data) != "last words" {
+	if c := proxytest.Recv(t, g); string(c.Data) != "last words" {
 		t.Errorf("%q", c.Data)
 	}
 	if _, err := g.Recv(t.Context()); !errors.Is(err, io.EOF) {

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gpubroker/gpubroker/broker/wayland/proxy"
+	"github.com/gpubroker/gpubroker/broker/wayland/proxy/proxytest"
 	"github.com/gpubroker/gpubroker/dmabuf"
 )
 
@@ -19,7 +20,7 @@ func TestPipeLimit(t *testing.T) {
 	g := r.wayland()
 	for i := range uint32(maxPipes) {
 		r.submit(sendCmd(MaxIDs, []byte{1}, id{id: firstReadPipe + i, typ: IDReadPipe}))
-		c := recv(t, g)
+		c := proxytest.Recv(t, g)
 		defer c.Items[0].Close()
 	}
 	r.refuse(ErrRefused, sendCmd(MaxIDs, []byte{1}, id{id: firstReadPipe + maxPipes, typ: IDReadPipe}))
@@ -31,7 +32,7 @@ func TestReadPipeVolume(t *testing.T) {
 	r := newRig(t)
 	g := r.wayland()
 	r.submit(sendCmd(MaxIDs, []byte{1}, id{id: firstReadPipe, typ: IDReadPipe}))
-	c := recv(t, g)
+	c := proxytest.Recv(t, g)
 	want := bytes.Repeat([]byte("0123456789abcde\n"), 20000)
 	f := os.NewFile(uintptr(c.Items[0].FD.Disown()), "pipe")
 	go func() {
@@ -133,7 +134,7 @@ func TestWritePipeBroken(t *testing.T) {
 		}
 	}
 	r.submit(writeCmd(n, true, nil), sendCmd(MaxIDs, []byte("alive")))
-	if c := recv(t, g); string(c.Data) != "alive" {
+	if c := proxytest.Recv(t, g); string(c.Data) != "alive" {
 		t.Errorf("%q", c.Data)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gpubroker/gpubroker/broker/wayland/proxy"
+	"github.com/gpubroker/gpubroker/broker/wayland/proxy/proxytest"
 )
 
 // TestSendLayouts: 28 and 4 identifiers are told apart by the size of the first
@@ -19,11 +20,11 @@ func TestSendLayouts(t *testing.T) {
 		r := newRig(t)
 		g := r.wayland()
 		r.submit(sendCmd(slots, []byte("hello"), id{id: buffer, typ: IDBlob}), sendCmd(slots, nil), sendCmd(slots, bytes.Repeat([]byte("x"), 60000)))
-		c := recv(t, g)
+		c := proxytest.Recv(t, g)
 		if string(c.Data) != "hello" || len(c.Items) != 1 || c.Items[0].Kind != proxy.ItemResource || c.Items[0].Resource != buffer {
 			t.Fatalf("%d: %q, %+v", slots, c.Data, c.Items)
 		}
-		if c = recv(t, g); len(c.Data) != 60000 {
+		if c = proxytest.Recv(t, g); len(c.Data) != 60000 {
 			t.Errorf("%d: %d bytes", slots, len(c.Data))
 		}
 		hold := r.poll()
@@ -69,7 +70,7 @@ func TestSendIdentifiers(t *testing.T) {
 	}
 	// Several pipes in one SEND, with numbers in any order.
 	r.submit(sendCmd(MaxIDs, []byte("good"), pipe(5), pipe(0), id{id: buffer, typ: IDBlob}, pipe(7)))
-	c := recv(t, g)
+	c := proxytest.Recv(t, g)
 	if string(c.Data) != "good" || len(c.Items) != 4 {
 		t.Fatalf("%q with %d items", c.Data, len(c.Items))
 	}
@@ -91,7 +92,7 @@ func TestSendIdentifiers(t *testing.T) {
 		}
 	}
 	r.submit(sendCmd(MaxIDs, []byte("again"), pipe(5))) // the number is free again
-	c = recv(t, g)
+	c = proxytest.Recv(t, g)
 	c.Items[0].Close()
 }
 
@@ -111,7 +112,7 @@ func TestPressure(t *testing.T) {
 		t.Fatal("no fence is held though nobody reads")
 	}
 	r.quiet()
-	recv(t, g)
+	proxytest.Recv(t, g)
 	r.waitFor(2)
 	r.waitFor(3)
 	for range 3 {
